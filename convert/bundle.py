@@ -1,0 +1,85 @@
+"""The output folder: made aside, moved into place when it is whole."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pecore.errors import InputError
+
+MANIFEST = "manifest.json"
+REPORT = "report.json"
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def rejected(target: Path) -> Path:
+    """Where artefacts that failed a gate are kept."""
+    return target.with_name(f"{target.name}.rejected")
+
+
+def check_target(target: Path) -> None:
+    """Refuse to replace anything but a bundle of an earlier run or an empty folder, before the work starts."""
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{target} is a file; give --out a folder")
+    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
+        raise InputError(
+            f"{target} is not empty and holds no {MANIFEST}, so it is not a bundle of ours; give --out another folder"
+        )
+    parent = next(p for p in target.absolute().parents if p.exists())
+    if not os.access(parent, os.W_OK):
+        raise InputError(f"{parent} can't be written to; give --out another folder")
+
+
+class Staging:
+    """A folder beside the target in which a bundle grows; `keep` or `reject` moves it to where it belongs."""
+
+    def __init__(self, folder: Path, target: Path):
+        self.folder, self.target = folder, target
+
+    def keep(self) -> Path:
+        """The bundle is good: it takes the target's place, and what an earlier run rejected there is gone."""
+        shutil.rmtree(rejected(self.target), ignore_errors=True)
+        return self._move(self.target)
+
+    def reject(self) -> Path:
+        """A gate failed: the bundle goes beside the target, which is left as it was."""
+        return self._move(rejected(self.target))
+
+    def _move(self, place: Path) -> Path:
+        for file in self.folder.rglob("*"):
+            file.chmod(0o755 if file.is_dir() else 0o644)
+        self.folder.chmod(0o755)
+        if place.exists():
+            old = place.rename(self.folder.with_suffix(".old"))
+            self.folder.rename(place)
+            shutil.rmtree(old)
+        else:
+            self.folder.rename(place)
+        return place
+
+
+@contextmanager
+def staging(target: Path) -> Iterator[Staging]:
+    """A `Staging` for `target`; whatever is not kept or rejected by the end, or by an error, is deleted."""
+    check_target(target)
+    target = target.absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield Staging(folder, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,50 @@
+"""A torch module -> a float32 `.tflite` with a named signature, through litert-torch."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rewrites.matmul import register_lowering
+
+
+class _Named(nn.Module):
+    """Gives a module's outputs the names that the signature is to have."""
+
+    def __init__(self, module: nn.Module, outputs: tuple[str, ...]):
+        super().__init__()
+        self.module, self.outputs = module, outputs
+
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+        out = self.module(**inputs)
+        return dict(zip(self.outputs, (out,) if isinstance(out, Tensor) else out, strict=True))
+
+
+def export_tflite(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    path: Path,
+    outputs: tuple[str, ...] = ("embedding",),
+    *,
+    lightweight: bool = True,
+) -> None:
+    """Write `module` as a float32 `.tflite` whose signature `serving_default` takes `inputs` and gives `outputs`.
+
+    Args:
+        module: takes the inputs by name and returns a tensor, or a tuple with one for each name in `outputs`.
+        inputs: name -> example tensor; the shapes become the graph's.
+        lightweight: keep constants out of the converter's memory while it works. Half the peak (docs/artefacts.md); `False` is the
+            converter's own default path.
+    """
+    import litert_torch
+
+    register_lowering()
+    logging.getLogger("litert_torch").setLevel(logging.ERROR)
+    named = _Named(module.eval(), outputs)
+    with torch.no_grad():
+        edge = litert_torch.signature("serving_default", named, sample_kwargs=dict(inputs)).convert(
+            lightweight_conversion=lightweight
+        )
+    edge.export(str(path))

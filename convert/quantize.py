@@ -1,0 +1,41 @@
+"""float32 `.tflite` -> fp16 or int8 weights, through ai-edge-quantizer. Inputs and outputs stay float32."""
+
+from pathlib import Path
+
+from ai_edge_quantizer import qtyping, quantizer, recipe_manager
+from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+PRECISIONS = ("fp16", "int8", "fp32")
+
+LEFT_ALONE = r"Linear_swap"
+"""RoPE's channel swap, a 0/1 matrix: as int8 it would make the runtime quantize q and k on the fly, as fp16 it would cost a
+DEQUANTIZE, and either saves 16 KB."""
+
+
+def recipe(precision: str) -> list[dict]:
+    """ai-edge-quantizer's recipe for `fp16` (weights cast) or `int8` (weights per channel, activations quantized while running)."""
+    manager = recipe_manager.RecipeManager()
+    if precision == "int8":
+        manager.add_dynamic_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, num_bits=8)
+    elif precision == "fp16":
+        weights = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+        manager.add_quantization_config(
+            ".*",
+            qtyping.TFLOperationName.ALL_SUPPORTED,
+            op_config=qtyping.OpQuantizationConfig(
+                weight_tensor_config=weights, compute_precision=qtyping.ComputePrecision.FLOAT
+            ),
+            algorithm_key=AlgorithmName.FLOAT_CASTING,
+        )
+    else:
+        raise ValueError(f"precision must be fp16 or int8, not {precision!r}")
+    manager.add_quantization_config(
+        LEFT_ALONE, qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key=AlgorithmName.NO_QUANTIZE
+    )
+    return manager.get_quantization_recipe()
+
+
+def quantize(source: Path, target: Path, precision: str) -> None:
+    """Write `source` (float32) with weights in `precision` to `target`."""
+    result = quantizer.Quantizer(str(source), recipe(precision)).quantize()
+    result.export_model(str(target), overwrite=True)

@@ -1,0 +1,109 @@
+"""Seeded weights with a trained tower's statistics, for converting and measuring without the real ones.
+
+Random initialisation proves little about a conversion: LayerNorm weights of 1 and biases of 0 hide a wrong fold, and
+a residual stream of order 1 never comes near fp16's limits. Here every tensor is away from its neutral value,
+attention is neither uniform nor one-hot, every block changes what the next one sees, and from the second block on a
+few channels carry *massive activations* (https://arxiv.org/abs/2402.17762), the same large value for every token.
+
+A trained tower lives with those because its later LayerNorms are trained against them: the massive channels get small
+weights, the others large ones. So it is here; without that the later blocks would see next to nothing of the image.
+
+Such weights classify nothing. The same seed gives the same bytes on every platform: the random bits are PCG64's raw
+stream, which numpy keeps stable, and all that follows is exactly rounded arithmetic (no exp, no log).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+import torch
+
+from convert.variants import Variant, tower_shapes
+from pecore.errors import InputError
+
+LOGIT_SCALE = 100.0  # what CLIP training clamps it to, and where it usually ends
+CHUNK = 1 << 18  # numbers drawn at a time: what fits a CPU cache is several times faster
+MASSIVE = (1.0, -0.9, -0.8, 0.7)  # in amplitudes; they sum to 0, so the mean over channels stays the image's
+AMPLITUDE_LIMIT = 1e5  # beyond it float32 itself loses digits of the image: no fair reference
+
+# Standard deviations; a weight matrix's is its gain (1 where none is given) / sqrt(fan_in), which keeps variance.
+NORM_SPREAD = 0.2  # LayerNorm weights around 1
+BIAS = 0.1
+EMBED = 0.3  # class token, position table
+GAINS = {"attn.proj.weight": 0.7, "mlp.fc2.weight": 0.9}
+QK_GAIN = 1.5  # attention logits of standard deviation 1 to 2 on photographs
+QK_ROWS = {"attn.qkv.weight": 2, "attn_pool.q.weight": 1, "attn_pool.kv.weight": 1}  # rows for q and k, in widths
+BRANCH = 0.36  # variance one residual branch adds to the stream, as measured with the figures above
+
+
+def synthetic_state_dict(variant: Variant, seed: int = 0, amplitude: float = 400.0) -> dict[str, torch.Tensor]:
+    """State dict of timm's tower for `variant` (float32, all keys), drawn from `seed`.
+
+    `amplitude` is the largest absolute value in the residual stream after the second block (the first, where there is
+    only one), carried by four channels drawn from `seed`; 0 leaves massive activations out. Each tensor is drawn from
+    its own stream, so a shallower tower has the very blocks of a deeper one. Raises InputError when amplitude is
+    not between 0 and AMPLITUDE_LIMIT.
+    """
+    if not 0 <= amplitude <= AMPLITUDE_LIMIT:
+        raise InputError(f"amplitude {amplitude:g} is not between 0 and {AMPLITUDE_LIMIT:g}: try 400")
+    state_dict = {key: _tensor(key, shape, variant, seed) for key, shape in tower_shapes(variant).items()}
+    if amplitude:
+        _add_massive_activations(state_dict, variant, seed, amplitude)
+    return state_dict
+
+
+def normal(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    """Float32 tensor of zero mean and unit variance, close to normal, that depends on name, shape and seed only.
+
+    Each number is the sum of four uniform 16-bit integers, so none is beyond 3.47 standard deviations.
+    """
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    stream = np.random.PCG64(int.from_bytes(digest[:16], "little"))
+    out = np.empty(math.prod(shape), np.float32)
+    for chunk in np.split(out, range(CHUNK, out.size, CHUNK)):
+        bits = stream.random_raw(chunk.size)
+        pairs = (bits & 0xFFFF0000FFFF) + (bits >> 16 & 0xFFFF0000FFFF)
+        chunk[:] = (pairs + (pairs >> 32)) & 0xFFFFFFFF  # below 2^18, so exact in float32
+        chunk -= 2 * 0xFFFF
+        chunk /= np.float32(math.sqrt((2**32 - 1) / 3))
+    return torch.from_numpy(out).reshape(shape)
+
+
+def massive_channels(variant: Variant, seed: int) -> list[int]:
+    """The channels of the residual stream that carry MASSIVE, in its order."""
+    return torch.argsort(normal("massive channels", (variant.width,), seed), stable=True)[: len(MASSIVE)].tolist()
+
+
+def _tensor(key: str, shape: tuple[int, ...], variant: Variant, seed: int) -> torch.Tensor:
+    z = normal(key, shape, seed)
+    if key == "attn_pool.latent":
+        return z
+    if key in ("cls_token", "pos_embed"):
+        return z * EMBED
+    if key.endswith("bias"):
+        return z * BIAS
+    if len(shape) == 1:
+        return 1 + z * NORM_SPREAD
+    suffix = ".".join(key.split(".")[-3:])
+    z *= GAINS.get(suffix, 1.0) / math.sqrt(math.prod(shape[1:]))
+    z[: QK_ROWS.get(suffix, 0) * variant.width] *= QK_GAIN
+    return z
+
+
+def _add_massive_activations(
+    state_dict: dict[str, torch.Tensor], variant: Variant, seed: int, amplitude: float
+) -> None:
+    channels = massive_channels(variant, seed)
+    values = amplitude * torch.tensor(MASSIVE, dtype=torch.float64)
+    first = min(1, variant.depth - 1)
+    state_dict[f"blocks.{first}.mlp.fc2.bias"][channels] = values.float()
+    power = float(values.square().sum()) / variant.width
+    norms = {f"blocks.{i}.norm{n}": 2 * i + n - 1 for i in range(first + 1, variant.depth) for n in (1, 2)}
+    for norm, branches in (norms | {"norm": 2 * variant.depth}).items():
+        ordinary = 1 + BRANCH * branches  # mean square of the other channels
+        weight = state_dict[f"{norm}.weight"]
+        massive = weight[channels] / max(1.0, amplitude / math.sqrt(ordinary + power))
+        weight *= math.sqrt(1 + power / ordinary)
+        weight[channels] = massive

@@ -1,0 +1,39 @@
+"""The `pecore` command: one file per verb."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from pecore.errors import InputError
+
+app = typer.Typer(
+    name="pecore",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Perception Encoder towers as LiteRT graphs for a phone's GPU.\n\n--debug, anywhere, shows the traceback of an error.",
+)
+
+
+@app.callback()
+def _verbs() -> None:
+    """Without a callback typer would make an only verb the whole command."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done and every gate passed, 1 a gate failed, 2 wrong usage or bad input."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from pecore.cli import convert, inspect  # noqa: F401  (each registers its verb)
+
+    try:
+        app(args=[a for a in args if a != "--debug"], prog_name="pecore")
+    except InputError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

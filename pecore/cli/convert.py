@@ -1,0 +1,89 @@
+"""pecore convert"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from pecore.cli import app
+from pecore.cli.screen import show, show_json, working
+
+
+@app.command(epilog="Example:  pecore convert --size B16 --weights synthetic --precision fp16,int8")
+def convert(
+    size: Annotated[str, typer.Option(help="T16, S16, B16, L14 or G14.")],
+    weights: Annotated[
+        str, typer.Option(help="hub, or synthetic: seeded, needs no network, classifies nothing.")
+    ] = "hub",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A local file instead: timm or open_clip .safetensors, or Meta's .pt.")
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="Files to make, of fp16, int8 and fp32, separated by commas.")
+    ] = "fp16",
+    out: Annotated[Path, typer.Option(help="Folder that the bundle's folder goes into.")] = Path("out"),
+    input_layout: Annotated[str, typer.Option(help="nchw or nhwc.")] = "nchw",
+    input_range: Annotated[
+        str, typer.Option(help="-1..1, 0..1 or 0..255: the normalisation goes into the graph.")
+    ] = "-1..1",
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of photographs for the gates, instead of the built-in ones.")
+    ] = None,
+    gpu: Annotated[bool, typer.Option("--gpu/--no-gpu", help="Run the GPU gate where there is an adapter.")] = True,
+    require_gpu: Annotated[bool, typer.Option("--require-gpu", help="No adapter is an error.")] = False,
+    runtime: Annotated[
+        str | None, typer.Option(help="LiteRT version whose rules the graph gate applies; the newest known.")
+    ] = None,
+    synthetic_amplitude: Annotated[float, typer.Option(help="Largest activation of synthetic weights.")] = 400.0,
+    seed: Annotated[int, typer.Option(help="Of synthetic weights.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")] = False,
+) -> None:
+    """Convert a vision tower to .tflite, run every gate, and write the bundle."""
+    with working(verbose) as stage:
+        stage("starting")
+        from convert import checkpoint as checkpoints
+        from convert.variants import find
+        from pecore.conversion import Options
+        from pecore.conversion import convert as run
+        from validate.report import table
+
+        variant = find(size)
+        options = Options(
+            precisions=tuple(p.strip() for p in precision.split(",")),
+            input_layout=input_layout,
+            input_range=input_range,
+            gpu="require" if require_gpu else "auto" if gpu else "skip",
+            images=images,
+            **({"runtime": runtime} if runtime else {}),
+        )
+        stage("loading weights")
+        loaded = checkpoints.load(variant, checkpoint or weights, seed=seed, amplitude=synthetic_amplitude)
+        result = run(variant, loaded, out / variant.artefact, options, stage)
+    if as_json:
+        show_json(result.report)
+    else:
+        show(table(result.checks, f"Gates of {variant.artefact}"), files_table(result.manifest), _closing(result))
+    raise typer.Exit(0 if result.passed else 1)
+
+
+def files_table(manifest: dict[str, Any]) -> Table:
+    """What was made: one row a file."""
+    out = Table(title="Files", title_justify="left", header_style="bold")
+    for column in ("file", "weights", "MB", "ops", "sha256"):
+        out.add_column(column)
+    for name, file in manifest["files"].items():
+        out.add_row(name, file["precision"], f"{file['bytes'] / 1e6:.1f}", str(file["ops"]), file["sha256"][:12])
+    return out
+
+
+def _closing(result: Any) -> str:
+    notes = []
+    if result.manifest["weights"]["synthetic"]:
+        notes.append("Synthetic weights: this graph proves the conversion and classifies nothing.")
+    if result.passed:
+        notes.append(f"Every gate that ran passed. Bundle: {result.folder}")
+    else:
+        notes.append(f"A gate FAILED. What was made, for a look only: {result.folder}")
+    return "\n".join(notes)

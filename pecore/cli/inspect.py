@@ -1,0 +1,66 @@
+"""pecore inspect"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from pecore.cli import app
+from pecore.cli.screen import show, show_json
+
+
+@app.command(epilog="Example:  pecore inspect out/pe_core_base_224/pe_core_base_224_fp16.tflite")
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Any .tflite.")],
+    runtime: Annotated[str | None, typer.Option(help="LiteRT version whose rules apply; the newest known.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
+) -> None:
+    """Show a .tflite's ops, ranks and sizes, and what ML Drift refuses or gets wrong in it (exit code 1 if anything)."""
+    from validate.graph import constant_bytes, macs, max_rank, op_counts, read_graph
+    from validate.rules import BLOCKING, check, runtimes
+
+    runtime = runtime or runtimes()[-1]
+    graph = read_graph(file)
+    findings = check(graph, runtime)
+    counts = op_counts(graph)
+    facts = {
+        "file": str(file),
+        "bytes": graph.size_bytes,
+        "ops": sum(counts.values()),
+        "ops_by_name": dict(counts.most_common()),
+        "max_rank": max_rank(graph),
+        "macs": macs(graph),
+        "constant_bytes": constant_bytes(graph),
+        "inputs": [f"{t.name} {t.dtype} {list(t.shape_signature)}" for t in graph.inputs],
+        "outputs": [f"{t.name} {t.dtype} {list(t.shape_signature)}" for t in graph.outputs],
+        "runtime": runtime,
+        "findings": [vars(f) for f in findings],
+    }
+    if as_json:
+        show_json(facts)
+    else:
+        about = Table(title=str(file), title_justify="left", show_header=False)
+        for name in ("bytes", "ops", "max_rank", "macs"):
+            about.add_row(name, f"{facts[name]:,}")
+        about.add_row("constants", ", ".join(f"{k} {v:,} bytes" for k, v in facts["constant_bytes"].items()))  # type: ignore[attr-defined]
+        for name in ("inputs", "outputs"):
+            about.add_row(name, "\n".join(facts[name]))  # type: ignore[arg-type]
+        about.add_row("ops by name", ", ".join(f"{n} {name}" for name, n in counts.most_common()))
+        show(about)
+        if findings:
+            show(_findings_table(findings, runtime))
+        else:
+            show(f"Nothing that the rules for LiteRT {runtime} refuse or distrust.")
+    raise typer.Exit(1 if any(f.verdict in BLOCKING for f in findings) else 0)
+
+
+def _findings_table(findings: list, runtime: str) -> Table:
+    out = Table(
+        title=f"{len(findings)} findings, by the rules for LiteRT {runtime}", title_justify="left", header_style="bold"
+    )
+    for column in ("op", "verdict", "rule", "what", "source"):
+        out.add_column(column, overflow="fold")
+    for f in findings:
+        out.add_row(f"{f.op_name} ({f.op_index})" if f.op_name else "file", f.verdict, f.rule, f.detail, f.source)
+    return out

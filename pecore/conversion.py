@@ -1,0 +1,249 @@
+"""Checkpoint in, judged bundle out: the one path that `convert_pecore.py`, `pecore convert` and Python callers take."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from convert import bundle
+from convert.card import model_card
+from convert.checkpoint import Weights
+from convert.export import export_tflite
+from convert.quantize import PRECISIONS, quantize
+from convert.variants import Variant, build_tower
+from pecore.errors import InputError
+from pecore.preprocess import preprocess
+from rewrites.tower import INPUT_LAYOUTS, INPUT_RANGES, Scales, rewrite
+from validate import exactness, gates, headroom, report
+from validate.gates import Check
+from validate.gpu import NO_ADAPTER_REMEDY, probe
+from validate.photographs import photographs
+from validate.rules import runtimes
+
+SIGNATURE = "serving_default"
+PREPROCESSING = {
+    "summary": "RGB, resized to the input's square without keeping the aspect ratio (antialiased bilinear, as Pillow), no crop; then to the range",
+    "resize": "squash",
+    "filter": "bilinear, antialiased",
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a conversion is to make.
+
+    precisions: of the files to keep. gpu: `auto` runs the GPU gate where there is an adapter, `require` insists, `skip` leaves it out.
+    gpu_images: how many of the photographs go through the GPU gate (a software driver takes half a minute for each). runtime: the LiteRT
+    version whose rules apply. images: a folder of photographs; scikit-image's own where None.
+    """
+
+    precisions: Sequence[str] = ("fp16",)
+    input_layout: str = "nchw"
+    input_range: str = "-1..1"
+    gpu: str = "auto"
+    gpu_images: int = 2
+    runtime: str = runtimes()[-1]
+    images: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name, values, known in (
+            ("precision", self.precisions, PRECISIONS),
+            ("input layout", [self.input_layout], INPUT_LAYOUTS),
+            ("input range", [self.input_range], tuple(INPUT_RANGES)),
+            ("gpu choice", [self.gpu], ("auto", "require", "skip")),
+        ):
+            unknown = [v for v in values if v not in known]
+            if unknown or not values:
+                raise InputError(
+                    f"unknown {name} {', '.join(unknown) or 'list: it is empty'}; choose from {', '.join(known)}"
+                )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a conversion made: the folder it is in, whether every gate passed, and the contents of its two JSON files."""
+
+    folder: Path
+    passed: bool
+    checks: Sequence[Check]
+    manifest: dict[str, Any]
+    report: dict[str, Any]
+
+
+def convert(
+    variant: Variant,
+    weights: Weights,
+    target: Path,
+    options: Options = Options(),
+    stage: Callable[[str], None] = print,
+) -> Result:
+    """Convert a checkpoint and write its bundle to `target`, or, when a gate fails, to `<target>.rejected`.
+
+    Args:
+        stage: told, in a few words, each time the work enters a new stage.
+
+    Raises:
+        InputError: what was given can't be used; nothing is left behind.
+    """
+    with bundle.staging(target) as staged:
+        if options.gpu == "require" and probe() is None:
+            raise InputError(f"--require-gpu, but there is no GPU adapter: {NO_ADAPTER_REMEDY}")
+        shots = list(photographs(options.images))
+        images = [torch.from_numpy(preprocess(image, variant.image_size)) for _, image in shots]
+        stage(f"measuring headroom on {len(shots)} photographs")
+        model = build_tower(variant, weights.state_dict)
+        scales, reductions = fit_scales(model, images)
+        checks = [gates.headroom_gate(reductions)]
+        stage("computing the reference in PyTorch")
+        with torch.no_grad():
+            reference = [F.normalize(model(image), dim=-1).numpy() for image in images]
+        inputs = [
+            preprocess(image, variant.image_size, layout=options.input_layout, value_range=options.input_range)  # type: ignore[arg-type]
+            for _, image in shots
+        ]
+        files = {p: staged.folder / f"{variant.artefact}_{p}.tflite" for p in dict.fromkeys(options.precisions)}
+        for keep_norm_weights in sorted({p == "int8" for p in files}):
+            form = "tower with norm weights kept" if keep_norm_weights else "tower"
+            stage(f"comparing the {form} with timm in float64")
+            difference = exactness.max_difference(model, scales, images[0], keep_norm_weights)
+            checks.append(gates.exact_gate(difference, form))
+            made = {p: path for p, path in files.items() if (p == "int8") == keep_norm_weights}
+            tower = rewrite(
+                model,
+                scales,
+                input_layout=options.input_layout,
+                input_range=options.input_range,
+                keep_norm_weights=keep_norm_weights,
+            )
+            _export(tower, torch.from_numpy(np.zeros_like(inputs[0])), made, staged.folder, stage)
+        del model, tower
+
+        for precision, path in files.items():
+            checks += judge(path, precision, inputs, reference, options, stage)
+        return _finish(variant, weights, options, scales, staged, files, checks, [name for name, _ in shots])
+
+
+def _export(
+    tower: torch.nn.Module, image: torch.Tensor, files: dict[str, Path], folder: Path, stage: Callable[[str], None]
+) -> None:
+    """Write `tower` in each of the precisions asked for."""
+    source = files.get("fp32", folder / "source.tflite")
+    try:
+        stage("converting to float32 .tflite")
+        export_tflite(tower, {"image": image}, source)
+        for precision in set(files) - {"fp32"}:
+            stage(f"quantizing to {precision}")
+            quantize(source, files[precision], precision)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f"{folder.parent} can't be written to ({reason}): free some space or give --out another folder"
+        ) from error
+    if "fp32" not in files:
+        source.unlink()
+
+
+def fit_scales(model: torch.nn.Module, images: Sequence[torch.Tensor]) -> tuple[Scales, list[headroom.Reduction]]:
+    """The scales that `images` ask for, and every reduction measured under them."""
+    first = Scales()
+    reductions = headroom.measure(rewrite(model, first), first, images)
+    scales = headroom.choose_scales(reductions)
+    return scales, headroom.rescaled(reductions, scales)
+
+
+def judge(
+    path: Path,
+    precision: str,
+    inputs: Sequence[np.ndarray],
+    reference: Sequence[np.ndarray],
+    options: Options,
+    stage: Callable[[str], None],
+) -> list[Check]:
+    """Gates 2 to 4 on one file."""
+    arrays = [{"image": i} for i in inputs]
+    checks = [gates.graph_gate(path, options.runtime)]
+    stage(f"running {path.name} on the CPU")
+    cpu, outputs = gates.cpu_gate(path, precision, arrays, reference)
+    checks.append(cpu)
+    if options.gpu == "skip":
+        return [*checks, Check("gpu", path.name, "ML Drift", "skipped", "left out on request")]
+    some = slice(options.gpu_images)
+    for compute in ("fp16", "fp32"):
+        stage(f"running {path.name} on ML Drift in {compute} (a minute or two on a software driver)")
+        checks.append(
+            gates.gpu_gate(path, precision, compute, arrays[some], outputs[some], required=options.gpu == "require")
+        )  # type: ignore[arg-type]
+        if checks[-1].outcome == "skipped":
+            break
+    return checks
+
+
+def _about(weights: Weights) -> dict[str, Any]:
+    """Where the weights are from, as the manifest keeps it."""
+    kept = {name: getattr(weights, name) for name in ("kind", "source", "sha256", "synthetic", "seed", "amplitude")}
+    return kept | {"file": weights.file.name if weights.file else None}
+
+
+def _finish(
+    variant: Variant,
+    weights: Weights,
+    options: Options,
+    scales: Scales,
+    staged: bundle.Staging,
+    files: dict[str, Path],
+    checks: list[Check],
+    images: list[str],
+) -> Result:
+    ops = {c.subject: c.figures["ops"] for c in checks if c.gate == "graph"}
+    side = variant.image_size
+    about = {"name": variant.artefact, "weights": _about(weights)}
+    manifest = {
+        "format": 1,
+        **about,
+        "variant": asdict(variant),
+        "files": {
+            path.name: {
+                "precision": precision,
+                "bytes": path.stat().st_size,
+                "ops": ops[path.name],
+                "sha256": bundle.sha256(path),
+            }
+            for precision, path in files.items()
+        },
+        "signature": SIGNATURE,
+        "input": {
+            "name": "image",
+            "dtype": "float32",
+            "shape": [1, 3, side, side] if options.input_layout == "nchw" else [1, side, side, 3],
+            "layout": options.input_layout,
+            "range": options.input_range,
+        },
+        "output": {
+            "name": "embedding",
+            "dtype": "float32",
+            "shape": [1, variant.embedding_dim],
+            "meaning": "the image's embedding, L2-normalised",
+        },
+        "preprocessing": PREPROCESSING,
+        "logit_scale": weights.logit_scale,
+        "prompt_templates": [],
+        "scales": asdict(scales),
+        "versions": report.versions(),
+        "gates": [
+            {"gate": c.gate, "subject": c.subject, "backend": c.backend, "outcome": c.outcome, "detail": c.detail}
+            for c in checks
+        ],
+    }
+    content = report.as_json(checks, **about, images=images, runtime_rules=options.runtime)
+    bundle.write_json(staged.folder / bundle.MANIFEST, manifest)
+    bundle.write_json(staged.folder / bundle.REPORT, content)
+    (staged.folder / "MODEL_CARD.md").write_text(model_card(manifest, content), encoding="utf-8")
+    passed = not report.failed(checks)
+    folder = staged.keep() if passed else staged.reject()
+    return Result(folder, passed, checks, manifest, content)

@@ -1,0 +1,66 @@
+"""Weight algebra: moving what surrounds a Linear into it.
+
+Each function works in float64 and rounds nothing; `as_linear` casts once, at the end. They cost a few lines at conversion
+and take ops, and roundings, out of the graph for good.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Affine(NamedTuple):
+    """y = weight @ x + bias; weight `[out, in]`, bias `[out]`, float64."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+def from_linear(linear: nn.Linear) -> Affine:
+    """The Linear's numbers as float64; a missing bias is zeros."""
+    weight = linear.weight.detach().double()
+    bias = weight.new_zeros(weight.shape[0]) if linear.bias is None else linear.bias.detach().double()
+    return Affine(weight, bias)
+
+
+def after_norm(linear: Affine, norm: nn.Module, keep_weight: bool = False) -> Affine:
+    """Fold the affine part of the LayerNorm *before* it: W(w*x + b) + c = (W diag w) x + (W b + c).
+
+    With `keep_weight` only the bias is folded, and the norm itself is to multiply by w.
+    """
+    if isinstance(norm, nn.Identity):
+        return linear
+    w, b = norm_affine(norm)
+    return Affine(linear.weight if keep_weight else linear.weight * w, linear.bias + linear.weight @ b)
+
+
+def norm_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a LayerNorm, each `[C]` float64; 1 and 0 where it has none."""
+    size = norm.normalized_shape[-1]  # type: ignore[index, union-attr]
+    weight = torch.ones(size) if norm.weight is None else norm.weight.detach()
+    bias = torch.zeros(size) if norm.bias is None else norm.bias.detach()  # type: ignore[union-attr]
+    return weight.double(), bias.double()  # type: ignore[union-attr, operator]
+
+
+def scaled(linear: Affine, factor: float | Tensor) -> Affine:
+    """factor * (Wx + b); a factor `[out]` scales each output channel (LayerScale)."""
+    if isinstance(factor, Tensor):
+        factor = factor.detach().double()
+        return Affine(linear.weight * factor[:, None], linear.bias * factor)
+    return Affine(linear.weight * factor, linear.bias * factor)
+
+
+def centred(linear: Affine) -> Affine:
+    """Wx + b less its mean over the output channels."""
+    return Affine(linear.weight - linear.weight.mean(0, keepdim=True), linear.bias - linear.bias.mean())
+
+
+def as_linear(linear: Affine, dtype: torch.dtype, bias: bool = True) -> nn.Linear:
+    """The finished Linear, cast once to `dtype`."""
+    out = nn.Linear(linear.weight.shape[1], linear.weight.shape[0], bias=bias, dtype=dtype)
+    with torch.no_grad():
+        out.weight.copy_(linear.weight)
+        if bias:
+            out.bias.copy_(linear.bias)
+    return out.requires_grad_(False)

@@ -1,0 +1,88 @@
+"""LayerNorm whose sum of squares fits fp16.
+
+The wall: ML Drift computes in fp16 by default and its reductions accumulate there (LiteRT issue 9249: asking for fp32
+accumulation does not cover them). PE's residual stream carries massive activations; the sum over channels of their squares passes
+65504, the variance becomes inf, and the tower's output NaN.
+The way round: work in a scaled domain. With d = s * (x - mean), s a power of two,
+
+    (x - mean) * rsqrt(var + eps)  =  d * rsqrt(mean(d^2) + eps * s^2)
+
+Nothing is undone afterwards. The widely copied form squares x/32 and then *rebuilds* the variance (times 1024) before the
+rsqrt: that only moves the overflow to the rebuilt value.
+Exact because: LayerNorm is invariant to scale but for eps, which is scaled along; s is a power of two, so scaling rounds nothing.
+
+Two more steps make it cheap. s lives in the residual stream itself (its producers' weights carry it, see `tower.py`), so no MUL is
+spent on it. And the stream is kept free of its mean over channels, because every reader of it is a LayerNorm, which ignores
+the mean: centring the producers' output channels once, in their weights, leaves nothing to subtract here.
+The affine part (weight, bias) is folded into the Linear that reads the result (`fold.py`).
+Where s comes from, and when a norm needs a factor of its own: docs/numerics.md.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class ScaledLayerNorm(nn.Module):
+    """LayerNorm without its affine part, of a tensor that already carries the scale.
+
+    Args:
+        eps: of the LayerNorm it replaces.
+        scale: s, by which the input has been multiplied already; a power of two.
+        gain: a further power of two for this norm alone (1 costs no op), where the stream's scale would push the squares of quiet
+            tokens below fp16's smallest numbers.
+        centred: the input has mean 0 over its last axis already.
+        rows: shape of the variance, `[..., 1]`. eps is a constant of that shape: a single number the converter adds before it
+            restores MEAN's kept dimension, which costs a RESHAPE.
+        weight: `[C]`, the LayerNorm's own, where it is not folded into the next Linear (`tower.rewrite` says when).
+        dtype: of the constants.
+    """
+
+    eps: Tensor
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        eps: float,
+        scale: float = 1.0,
+        gain: float = 1.0,
+        *,
+        centred: bool = True,
+        rows: Sequence[int] = (1,),
+        weight: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+    ):
+        super().__init__()
+        for name, value in (("scale", scale), ("gain", gain)):
+            if value <= 0 or math.frexp(value)[0] != 0.5:
+                raise ValueError(f"{name} must be a power of two, not {value}: anything else would round")
+        self.gain, self.centred = gain, centred
+        self.register_buffer("eps", torch.full(tuple(rows), eps * (scale * gain) ** 2, dtype=torch.float64).to(dtype))
+        self.register_buffer("weight", None if weight is None else weight.to(dtype))
+
+    def deviation(self, x: Tensor) -> Tensor:
+        """d = s * (x - mean): what gets squared."""
+        if not self.centred:
+            x = x - x.mean(-1, keepdim=True)
+        return x if self.gain == 1.0 else x * self.gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., C]` -> the same, mean 0 and variance 1 over the last axis (times `weight`)."""
+        d = self.deviation(x)
+        y = d * torch.rsqrt((d * d).mean(-1, keepdim=True) + self.eps)
+        return y if self.weight is None else y * self.weight
+
+
+class UnitNorm(nn.Module):
+    """x * rsqrt(sum x^2): L2 normalisation, in the form ML Drift takes.
+
+    `F.normalize` and x / sqrt(sum x^2) become L2_NORMALIZATION, which the delegate refuses. The sum has the LayerNorm's trouble in
+    fp16, in both directions; the input must carry a power of two that centres it (`head_scale` in `tower.py`). Exact: the
+    result does not depend on the input's scale.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., D]` -> `[..., D]` with L2 norm 1."""
+        return x * torch.rsqrt((x * x).sum(-1, keepdim=True))

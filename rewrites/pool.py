@@ -1,0 +1,64 @@
+"""Attention pooling with one constant query, without a constant side in any matrix product.
+
+The wall: the latent query is a weight, so timm's q @ k^T is a BATCH_MATMUL with a constant left side, which ML Drift refuses (and a
+constant right side has been mis-computed on phones); its kv projection is reshaped to rank 5.
+The way round: everything constant is folded, and the heads' outputs are picked by a broadcast product and a reduction.
+  - scores: q_h . (W_k x + b_k) = (W_k^T q_h) . x + const, so all heads' scores are one Linear(C, heads). The constant is the same for
+    every token of a head, and softmax ignores it.
+  - values: attention weights sum to 1, so sum_n a_hn (W_v x_n + b_v) = W_v (sum_n a_hn x_n) + b_v: pool the tokens first, then project the
+    `heads` pooled rows instead of all N tokens.
+  - each head keeps its own C/heads channels of that: times a constant 0/1 mask [heads, C], SUM over heads.
+Softmax runs over the last axis (over another one it costs five ops).
+Exact because: linearity, and softmax's invariance to a shift.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from .fold import Affine, after_norm, as_linear, from_linear, norm_affine, scaled
+from .matmul import MatMul
+from .norm import ScaledLayerNorm
+
+
+class AttentionPool(nn.Module):
+    """Standardised tokens in, one pooled row out, multiplied by `scale`.
+
+    Args:
+        pool: timm's `AttentionPoolLatent`, latent length 1.
+        norm: the tower's final LayerNorm, whose affine part is folded in.
+        scale: power of two that the pooled row carries, for its own LayerNorm; the reader divides it out.
+        dtype: of the weights.
+        keep_weight: the norms keep their weights (`fold.after_norm`).
+    """
+
+    mask: Tensor
+
+    def __init__(self, pool: nn.Module, norm: nn.Module, scale: float, dtype: torch.dtype, keep_weight: bool = False):
+        super().__init__()
+        heads: int = pool.num_heads  # type: ignore[assignment]
+        q = from_linear(pool.q) if isinstance(pool.q, nn.Linear) else None
+        latent = pool.latent.detach().double().flatten()  # type: ignore[operator, union-attr]
+        query = latent if q is None else q.weight @ latent + q.bias
+        key, value = zip(*(t.chunk(2) for t in from_linear(pool.kv)))  # type: ignore[arg-type]
+        per_head = key[0].reshape(heads, -1, key[0].shape[1])
+        rows = torch.einsum("hd,hdc->hc", query.reshape(heads, -1) * pool.scale, per_head)
+        width = value[0].shape[0]
+
+        self.scores = as_linear(after_norm(Affine(rows, rows.new_zeros(heads)), norm, keep_weight), dtype, bias=False)
+        self.softmax, self.pooled = nn.Softmax(-1), MatMul()
+        self.value = as_linear(after_norm(Affine(*value), norm, keep_weight), dtype)
+        self.register_buffer("mask", torch.eye(heads, dtype=dtype).repeat_interleave(width // heads, 1)[None, None])
+        self.proj = as_linear(scaled(from_linear(pool.proj), scale), dtype)  # type: ignore[arg-type]
+        kept = norm_affine(pool.norm)[0] if keep_weight else None  # type: ignore[arg-type]
+        eps: float = pool.norm.eps  # type: ignore[union-attr, assignment]
+        self.norm = ScaledLayerNorm(eps, scale, centred=False, rows=(1, 1, 1), weight=kept, dtype=dtype)
+        self.fc1 = as_linear(after_norm(from_linear(pool.mlp.fc1), pool.norm, keep_weight), dtype)  # type: ignore[union-attr, arg-type]
+        self.act = nn.GELU()
+        self.fc2 = as_linear(scaled(from_linear(pool.mlp.fc2), scale), dtype)  # type: ignore[union-attr, arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[1, 1, N, C]` -> `[1, 1, C]`."""
+        attention = self.softmax(self.scores(x).transpose(2, 3))
+        x = (self.value(self.pooled(attention, x)) * self.mask).sum(2)
+        x = self.proj(x)
+        return x + self.fc2(self.act(self.fc1(self.norm(x))))

@@ -1,0 +1,55 @@
+"""Rotary position embedding as two multiplications and one swap.
+
+The wall: PE rotates interleaved pairs, (x0, x1), (x2, x3), ...; timm's way is a strided slice of every other channel and a stack
+to rank 5, and it slices the class token off and concatenates it back. ML Drift has no rank 5.
+The way round: permute each head's q and k rows so that a pair's members sit half a head apart (even channels first, then odd),
+once, in the qkv weights. Then
+
+    rope(x) = x * cos + swap(x) * sin,      swap([a, b]) = [b, a],  sin = [-sin, +sin]
+
+with constant tables; the class token gets cos = 1, sin = 0 and needs no slicing. swap is a d x d permutation, done by one
+FULLY_CONNECTED (SLICE, SLICE, CONCATENATION would be three ops).
+Exact because: q and k are permuted alike and meet only in their inner product; a permutation matrix adds zeros.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+def half_split(head_dim: int) -> Tensor:
+    """Channel order `[head_dim]` int64 that takes interleaved pairs to halves: 0, 2, 4, ..., 1, 3, 5, ..."""
+    return torch.cat((torch.arange(0, head_dim, 2), torch.arange(1, head_dim, 2)))
+
+
+def bake(rows: Tensor, heads: int) -> Tensor:
+    """Reorder the q or k rows `[heads * d, ...]` of a projection (its weight or bias), head by head, into halves."""
+    head_dim = rows.shape[0] // heads
+    return rows.reshape(heads, head_dim, *rows.shape[1:])[:, half_split(head_dim)].reshape(rows.shape)
+
+
+class HalfRotation(nn.Module):
+    """RoPE on heads whose channels are in `half_split` order.
+
+    Args:
+        sin, cos: `[patches, d]`, interleaved pairs as timm makes them.
+        prefix: number of leading tokens (class, registers) that are not rotated.
+    """
+
+    sin: Tensor
+    cos: Tensor
+
+    def __init__(self, sin: Tensor, cos: Tensor, prefix: int):
+        super().__init__()
+        head_dim = sin.shape[-1]
+        order = half_split(head_dim)
+        sign = torch.cat((-sin.new_ones(head_dim // 2), sin.new_ones(head_dim // 2)))
+        unrotated = sin.new_zeros(prefix, head_dim)
+        self.register_buffer("sin", torch.cat((unrotated, sin[:, order] * sign))[None, None])
+        self.register_buffer("cos", torch.cat((unrotated + 1, cos[:, order]))[None, None])
+        self.swap = nn.Linear(head_dim, head_dim, bias=False, dtype=sin.dtype).requires_grad_(False)
+        with torch.no_grad():
+            self.swap.weight.copy_(torch.eye(head_dim).roll(head_dim // 2, 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[1, heads, tokens, d]` -> the same, rotated."""
+        return x * self.cos + self.swap(x) * self.sin

@@ -1,0 +1,51 @@
+"""Every test here runs on the real delegate: skipped without an adapter, failed if PECORE_REQUIRE_GPU=1 (as in CI)."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from validate.gpu import NO_ADAPTER_REMEDY, Adapter, probe
+
+Convert = Callable[[str, torch.nn.Module, torch.Tensor], Path]
+
+
+@pytest.fixture(scope="session")
+def probed() -> Adapter | None:
+    return probe()
+
+
+@pytest.fixture(autouse=True)
+def adapter(probed: Adapter | None) -> Adapter:
+    if probed is None:
+        reason = f"no Vulkan adapter that ML Drift accepts: {NO_ADAPTER_REMEDY}"
+        if os.environ.get("PECORE_REQUIRE_GPU") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return probed
+
+
+@pytest.fixture(scope="session")
+def convert(tmp_path_factory: pytest.TempPathFactory) -> Convert:
+    """convert(name, module, example image) -> path of a `.tflite` with the signature `image` -> `embedding`."""
+    import litert_torch
+
+    class Named(torch.nn.Module):
+        def __init__(self, module: torch.nn.Module) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"embedding": self.module(image)}
+
+    folder = tmp_path_factory.mktemp("graphs")
+
+    def convert(name: str, module: torch.nn.Module, image: torch.Tensor) -> Path:
+        path = folder / f"{name}.tflite"
+        if not path.exists():
+            litert_torch.convert(Named(module).eval(), sample_kwargs={"image": image}).export(str(path))
+        return path
+
+    return convert

@@ -1,0 +1,190 @@
+"""The gates: each looks at one thing and returns `Check`s, a figure beside its threshold and a verdict."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from pecore.runtime import open_model
+from validate import exactness, headroom, parity
+from validate.gpu import GpuRun, Verdict, run_on_gpu
+from validate.graph import macs, max_rank, op_counts, read_graph
+from validate.rules import BLOCKING
+from validate.rules import check as check_rules
+
+Arrays = dict[str, np.ndarray]
+Outcome = Literal["passed", "failed", "skipped"]
+
+THRESHOLDS: Mapping[tuple[str, str], Mapping[str, float]] = {
+    # (gate and precision it computes in, weights' precision): figure -> worst value that passes. max_abs_diff is for a unit-norm embedding.
+    ("cpu", "fp32"): {"cosine": 1 - 1e-9, "norm_error": 1e-5, "max_abs_diff": 2e-6},
+    ("cpu", "fp16"): {"cosine": 0.99999, "norm_error": 1e-5},
+    ("cpu", "int8"): {"cosine": 0.999, "norm_error": 1e-5},
+    ("gpu fp32", "fp32"): {"correlation": 0.9999999, "norm_error": 1e-5},
+    ("gpu fp32", "fp16"): {"correlation": 0.9999999, "norm_error": 1e-5},
+    ("gpu fp32", "int8"): {"correlation": 0.999, "norm_error": 1e-5},
+    ("gpu fp16", "fp32"): {"correlation": 0.99995, "norm_error": 2e-3},
+    ("gpu fp16", "fp16"): {"correlation": 0.99995, "norm_error": 2e-3},
+    ("gpu fp16", "int8"): {"correlation": 0.999, "norm_error": 2e-3},
+}
+"""The CPU gate's reference is PyTorch fp32; the GPU gate's is the same file on the CPU, so that weight rounding is judged once."""
+
+AT_LEAST = frozenset({"cosine", "correlation", "headroom"})
+
+
+@dataclass(frozen=True)
+class Check:
+    """One gate's verdict on one subject.
+
+    gate: `exact`, `graph`, `cpu`, `gpu`, `headroom`. subject: a file's name, or `tower` for what is judged in PyTorch. backend: what ran it, with
+    its version. figures and thresholds: by the same names where a threshold applies. detail: one sentence for people.
+    """
+
+    gate: str
+    subject: str
+    backend: str
+    outcome: Outcome
+    detail: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return _jsonable(vars(self))
+
+
+def beyond(figures: Mapping[str, Any], thresholds: Mapping[str, float]) -> list[str]:
+    """The figures that miss their threshold, NaN included, each as `name value (must be ...)`."""
+    missed = []
+    for name, limit in thresholds.items():
+        value = figures[name]
+        good = value >= limit if name in AT_LEAST else value <= limit
+        if not good:
+            missed.append(f"{name} {value:.7g} (must be {'>=' if name in AT_LEAST else '<='} {limit:.7g})")
+    return missed
+
+
+def exact_gate(difference: float, subject: str = "tower") -> Check:
+    """Gate 1, from `exactness.max_difference`."""
+    return _measured(
+        "exact",
+        subject,
+        "PyTorch float64",
+        {"max_abs_diff": difference},
+        {"max_abs_diff": exactness.LARGEST_DIFFERENCE},
+        f"max |diff| {difference:.1e} to timm",
+    )
+
+
+def graph_gate(path: Path, runtime: str) -> Check:
+    """Gate 2: what the rules for `runtime` refuse or distrust in the file."""
+    graph = read_graph(path)
+    findings = check_rules(graph, runtime)
+    counts = op_counts(graph)
+    figures = {
+        "ops": sum(counts.values()),
+        "ops_by_name": dict(counts.most_common()),
+        "max_rank": max_rank(graph),
+        "macs": macs(graph),
+        "bytes": graph.size_bytes,
+        "findings": [vars(f) for f in findings],
+    }
+    detail = f"{figures['ops']} ops, rank {figures['max_rank']}"
+    blocking = [f for f in findings if f.verdict in BLOCKING]
+    if blocking:
+        detail = f"{len(blocking)} findings; first: {blocking[0].detail}"
+    return Check("graph", path.name, f"rules for LiteRT {runtime}", "failed" if blocking else "passed", detail, figures)
+
+
+def cpu_gate(
+    path: Path, precision: str, inputs: Sequence[Arrays], reference: Sequence[np.ndarray]
+) -> tuple[Check, list[np.ndarray]]:
+    """Gate 3: the file on LiteRT's CPU runtime against the reference; also returns the outputs, which the GPU gate wants."""
+    model = open_model(path, backend="cpu")
+    outputs = [next(iter(model.run(arrays).values())) for arrays in inputs]
+    figures = parity.compare(reference, outputs).as_dict() | {"images": len(inputs)}
+    thresholds = THRESHOLDS["cpu", precision]
+    detail = f"cosine {figures['cosine']:.7f}, max |diff| {figures['max_abs_diff']:.1e}"
+    return _measured("cpu", path.name, f"LiteRT CPU {version('ai-edge-litert')}", figures, thresholds, detail), outputs
+
+
+def gpu_gate(
+    path: Path,
+    precision: str,
+    compute: Literal["fp16", "fp32"],
+    inputs: Sequence[Arrays],
+    cpu_outputs: Sequence[np.ndarray],
+    *,
+    required: bool = False,
+    timeout_s: float = 900,
+) -> Check:
+    """Gate 4: the file on the real ML Drift delegate, strict, computing in `compute`; skipped without an adapter unless `required`."""
+    output = next(iter(open_model(path, backend="cpu").outputs))
+    run = run_on_gpu(path, inputs, compute, timeout_s, [{output: o} for o in cpu_outputs])
+    figures: dict[str, Any] = run_figures(run) | {"images": len(inputs)}
+    backend = f"ML Drift {compute}" + (f" on {run.adapter.name}" if run.adapter else "")
+    if run.verdict is Verdict.NO_ADAPTER:
+        return Check("gpu", path.name, backend, "failed" if required else "skipped", run.detail, figures)
+    if run.verdict is not Verdict.RAN:
+        return Check("gpu", path.name, backend, "failed", run.detail, figures)
+    figures |= parity.compare(cpu_outputs, [o[output] for o in run.outputs]).as_dict()
+    thresholds = THRESHOLDS[f"gpu {compute}", precision]
+    detail = f"{run.ops_on_gpu} of {run.ops} ops on ML Drift, correlation {figures['correlation']:.7f}, |norm - 1| {figures['norm_error']:.0e}"
+    return _measured("gpu", path.name, backend, figures, thresholds, detail)
+
+
+def headroom_gate(reductions: Sequence[headroom.Reduction]) -> Check:
+    """Gate 5: every reduction keeps its distance from fp16's maximum."""
+    tightest = headroom.least(reductions)
+    figures = {
+        "headroom": tightest.headroom,
+        "reduction": tightest.name,
+        "reductions": [r.as_dict() for r in reductions],
+    }
+    detail = f"least headroom {tightest.headroom:.3g}x ({tightest.name})"
+    return _measured("headroom", "tower", "PyTorch fp32", figures, {"headroom": headroom.ENOUGH}, detail)
+
+
+def run_figures(run: GpuRun) -> dict[str, Any]:
+    """What a report keeps of a run on the delegate."""
+    return {
+        "verdict": run.verdict.value,
+        "ops": run.ops,
+        "ops_on_gpu": run.ops_on_gpu,
+        "adapter": vars(run.adapter) if run.adapter else None,
+        "refused": [vars(r) for r in run.refused],
+        "compile_s": run.compile_s,
+        "run_s": list(run.run_s),
+        "signal": run.signal,
+        "litert_version": run.litert_version,
+        "log": run.log,
+    }
+
+
+def _measured(
+    gate: str, subject: str, backend: str, figures: Mapping[str, Any], thresholds: Mapping[str, float], detail: str
+) -> Check:
+    missed = beyond(figures, thresholds)
+    return Check(
+        gate,
+        subject,
+        backend,
+        "failed" if missed else "passed",
+        "; ".join(missed) if missed else detail,
+        figures,
+        thresholds,
+    )
+
+
+def _jsonable(value: Any) -> Any:
+    """NaN and inf have no JSON: null, and the string `inf`."""
+    if isinstance(value, Mapping):
+        return {k: _jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "inf"
+    return value

@@ -1,0 +1,165 @@
+"""Gate 5: how far each reduction is from what fp16 can hold, measured in PyTorch, and the scales that follow.
+
+ML Drift sums in fp16: past 65504 a sum is inf. On the other side, squares below 6.1e-5 lose bits and below 6e-8 are zero. The
+towers' reductions are the LayerNorms' sums of squares, every Linear and matrix product, and the L2 norm of the embedding;
+`measure` records the largest value of each over the images given, and for the norms also the smallest mean of squares over tokens;
+`Reduction.largest` is that value *as the graph forms it*, with the scale it carries.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rewrites.matmul import MatMul
+from rewrites.norm import ScaledLayerNorm, UnitNorm
+from rewrites.tower import Scales, Tower
+
+FP16_MAX = 65504.0
+FP16_SMALLEST_NORMAL = 2.0**-14
+
+ENOUGH = 4.0
+"""Headroom every reduction must keep on the images measured: other images go higher (4x in a sum of squares is 2x in amplitude)."""
+
+LARGEST_STREAM_SCALE = 1.0 / 32
+"""The residual stream's scale where nothing asks for a smaller one; it carries amplitudes up to about 1000."""
+
+COMFORTABLE_SUM = 1024.0
+"""What the scales of a single tensor (stem, pool, head) aim for: 64x of headroom above, room for small elements below."""
+
+QUIET = 4 * FP16_SMALLEST_NORMAL
+"""A norm whose quietest token has a smaller mean of squares gets a gain of its own: much below, its squares are subnormal."""
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """One reduction of the tower, the extremes over all tokens and images measured.
+
+    kind: `layernorm` and `l2` (sums of squares), `linear` and `matmul` (their outputs). scale: power of two that the summed terms carry in
+    the graph. unscaled: the largest sum, or |output|, without it. smallest: the smallest mean of squares over tokens, unscaled (norms;
+    else NaN). peak: largest |element|, unscaled, of what a norm reads or a product gives.
+    """
+
+    name: str
+    kind: str
+    scale: float
+    unscaled: float
+    smallest: float
+    peak: float
+
+    @property
+    def largest(self) -> float:
+        """The largest value as the graph forms it."""
+        return self.unscaled * (self.scale**2 if self.kind in ("layernorm", "l2") else self.scale)
+
+    @property
+    def headroom(self) -> float:
+        """fp16's maximum over the largest value; below 1 it overflows."""
+        return FP16_MAX / self.largest if self.largest > 0 else math.inf
+
+    def as_dict(self) -> dict[str, Any]:
+        smallest = None if math.isnan(self.smallest) else self.smallest
+        return vars(self) | {"smallest": smallest, "largest": self.largest, "headroom": self.headroom}
+
+
+def measure(tower: Tower, scales: Scales, images: Sequence[Tensor]) -> list[Reduction]:
+    """Run the tower, rewritten with `scales`, on `images` (each its input's shape); its reductions, in its order."""
+    found: dict[str, Reduction] = {}
+    with torch.no_grad(), _watching(tower, scales, found):
+        for image in images:
+            tower(image)
+    return [found[name] for name, _ in tower.named_modules() if name in found]
+
+
+def carried(name: str, scales: Scales) -> float:
+    """The scale that the terms of a module's reduction carry in a tower rewritten with `scales`."""
+    if name in ("stem.conv", "stem.norm_pre"):
+        return scales.stem
+    if name in ("pool.proj", "pool.fc2", "pool.norm"):
+        return scales.pool
+    if name.startswith("head."):
+        return scales.head
+    if name == "norm" or name.endswith((".norm1", ".norm2")):
+        return scales.stream * scales.gains.get(name, 1.0)
+    return scales.stream if name.endswith((".attn.proj", ".mlp.fc2")) else 1.0
+
+
+def rescaled(reductions: Sequence[Reduction], scales: Scales) -> list[Reduction]:
+    """The same measurements, as a tower rewritten with `scales` forms them."""
+    return [replace(r, scale=carried(r.name, scales)) for r in reductions]
+
+
+def choose_scales(reductions: Sequence[Reduction]) -> Scales:
+    """Scales under which each sum of squares that was measured keeps its headroom and no quiet norm's squares vanish."""
+    norms = {r.name: r for r in reductions if r.kind == "layernorm"}
+    stream_norms = [r for r in norms.values() if not r.name.startswith(("stem.", "pool."))]
+    stream = _fitting(max(r.unscaled for r in stream_norms), FP16_MAX / ENOUGH, most=LARGEST_STREAM_SCALE)
+    gains = {}
+    for r in stream_norms:
+        gain = _fitting(r.unscaled * stream**2, COMFORTABLE_SUM)
+        if r.smallest * stream**2 < QUIET and gain > 1:
+            gains[r.name] = gain
+    head = next(r for r in reductions if r.kind == "l2")
+    stem, pool = (norms.get(name) for name in ("stem.norm_pre", "pool.norm"))
+    return Scales(
+        stem=stream if stem is None else _fitting(stem.unscaled, COMFORTABLE_SUM),
+        stream=stream,
+        gains=gains,
+        pool=1.0 if pool is None else _fitting(pool.unscaled, COMFORTABLE_SUM),
+        head=_fitting(head.unscaled, COMFORTABLE_SUM),
+    )
+
+
+def least(reductions: Sequence[Reduction]) -> Reduction:
+    """The reduction with the least headroom."""
+    return min(reductions, key=lambda r: r.headroom)
+
+
+def _fitting(sum_of_squares: float, limit: float, most: float = math.inf) -> float:
+    """The largest power of two, `most` at most, by which terms can be scaled so that their sum of squares stays within `limit`."""
+    if sum_of_squares <= 0:
+        return min(1.0, most)
+    return min(2.0 ** math.floor(math.log2(limit / sum_of_squares) / 2), most)
+
+
+@contextmanager
+def _watching(tower: Tower, scales: Scales, found: dict[str, Reduction]) -> Iterator[None]:
+    def record(name: str, kind: str, largest: Tensor, smallest: float, peak: Tensor) -> None:
+        scale = carried(name, scales)
+        power = scale**2 if kind in ("layernorm", "l2") else scale
+        new = Reduction(name, kind, scale, float(largest) / power, smallest / power, float(peak) / scale)
+        old = found.get(name, new)
+        found[name] = Reduction(
+            name, kind, scale, max(new.unscaled, old.unscaled), min(new.smallest, old.smallest), max(new.peak, old.peak)
+        )
+
+    def on_norm(name: str, module: ScaledLayerNorm, args: tuple[Tensor]) -> None:
+        d = module.deviation(args[0])
+        sums = d.double().square().sum(-1)
+        record(name, "layernorm", sums.max(), float(sums.min()) / d.shape[-1], d.abs().max())
+
+    def on_unit_norm(name: str, module: UnitNorm, args: tuple[Tensor]) -> None:
+        record(name, "l2", args[0].double().square().sum(-1).max(), math.nan, args[0].abs().max())
+
+    def on_product(name: str, module: nn.Module, args: Any, output: Tensor) -> None:
+        kind = "matmul" if isinstance(module, MatMul) else "linear"
+        record(name, kind, output.abs().max(), math.nan, output.abs().max())
+
+    handles = []
+    for name, module in tower.named_modules():
+        if isinstance(module, ScaledLayerNorm):
+            handles.append(module.register_forward_pre_hook(partial(on_norm, name)))
+        elif isinstance(module, UnitNorm):
+            handles.append(module.register_forward_pre_hook(partial(on_unit_norm, name)))
+        elif isinstance(module, MatMul | nn.Conv2d | nn.Linear) and not name.endswith("rope.swap"):
+            handles.append(module.register_forward_hook(partial(on_product, name)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,38 @@
+"""The photographs that conversions are measured on: those in scikit-image's wheel, or a folder of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from pecore.errors import InputError
+from pecore.preprocess import load_image
+
+# Colour photographs that are in the wheel itself, so that nothing is downloaded.
+BUNDLED = ("astronaut", "cat", "coffee", "rocket", "hubble_deep_field", "immunohistochemistry", "retina")
+
+
+def photographs(folder: Path | None = None) -> Iterator[tuple[str, Image.Image]]:
+    """(name, RGB image) pairs: every image file in `folder` in the order of their names, or scikit-image's.
+
+    Images are read as they are asked for. Raises InputError at once when `folder` is none or holds no image file, and
+    on the way when one of them can't be read.
+    """
+    if folder is None:
+        return _bundled()
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: pass one that holds photographs")
+    readable = {suffix for suffix, fmt in Image.registered_extensions().items() if fmt in Image.OPEN}
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in readable and not p.name.startswith("."))
+    if not files:
+        raise InputError(f"there is no image file in {folder}: put photographs there (JPEG, PNG, ...)")
+    return ((path.name, load_image(path)) for path in files)
+
+
+def _bundled() -> Iterator[tuple[str, Image.Image]]:
+    from skimage import data
+
+    for name in BUNDLED:
+        yield name, Image.fromarray(getattr(data, name)())

@@ -1,0 +1,373 @@
+"""Gate 2, "graph": what ML Drift, LiteRT's GPU delegate, would refuse or compute wrongly, told from the graph alone.
+
+The rules are data, `rules/*.toml`, each with the runtime versions it holds for and where it comes from; here are the
+predicates they name. A delegate run without a phone proves one backend; these rules carry what was seen on the others.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pecore.errors import InputError
+from validate.graph import Graph, Op, Tensor
+
+VERDICTS = ("refused", "wrong", "crashes", "note")
+BLOCKING = frozenset(VERDICTS) - {"note"}
+"""The verdicts that fail the gate."""
+
+_DATA = Path(__file__).with_name("rules")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of knowledge about the delegate; the fields are explained at the head of `rules/mldrift.toml`."""
+
+    id: str
+    verdict: str
+    when: str
+    reason: str
+    instead: str
+    backend: str
+    source: str
+    seen: tuple[str, ...]
+    ops: frozenset[str] = frozenset()
+    params: Mapping[str, Any] = field(default_factory=dict)
+    since: str | None = None
+    fixed: str | None = None
+
+    def holds_for(self, runtime: str) -> bool:
+        """Whether the rule holds for a runtime version: from `since`, up to but not including `fixed`."""
+        version = _version(runtime)
+        return (self.since is None or version >= _version(self.since)) and (
+            self.fixed is None or version < _version(self.fixed)
+        )
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A broken rule. `op_index` and `op_name` are None where it is about the whole file; `detail` is a sentence."""
+
+    rule: str
+    verdict: str
+    op_index: int | None
+    op_name: str | None
+    detail: str
+    source: str
+
+
+def check(graph: Graph, runtime: str | None = None) -> list[Finding]:
+    """What the rules for LiteRT version `runtime` (None: the newest known) say about `graph`, op by op.
+
+    A version newer than the rules is checked with the newest, and a note says so. InputError for any other unknown one.
+    """
+    known, rules = load_rules()
+    runtime, note = _known_runtime(known[-1] if runtime is None else runtime, known)
+    view = _View(graph)
+    findings = [note] if note else []
+    active = [rule for rule in rules if rule.holds_for(runtime)]
+    for rule in active:
+        if rule.when in GRAPH_PREDICATES and (what := GRAPH_PREDICATES[rule.when](graph)):
+            findings.append(_finding(rule, None, what))
+    for op in graph.ops:
+        for rule in active:
+            if (
+                rule.when in PREDICATES
+                and (not rule.ops or op.name in rule.ops)
+                and (what := PREDICATES[rule.when](view, op, rule.params))
+            ):
+                findings.append(_finding(rule, op, what))
+    return findings
+
+
+def runtimes() -> tuple[str, ...]:
+    """The LiteRT versions that the rules were written for, oldest first."""
+    return load_rules()[0]
+
+
+@cache
+def load_rules() -> tuple[tuple[str, ...], tuple[Rule, ...]]:
+    """The known runtime versions, oldest first, and every rule in the data."""
+    versions: set[str] = set()
+    rules: list[Rule] = []
+    for path in sorted(_DATA.glob("*.toml")):
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        versions.update(data["runtimes"])
+        rules += [
+            Rule(**{**rule, "seen": tuple(rule["seen"]), "ops": frozenset(rule.get("ops", ()))})
+            for rule in data["rule"]
+        ]
+    return tuple(sorted(versions, key=_version)), tuple(rules)
+
+
+def _known_runtime(runtime: str, known: tuple[str, ...]) -> tuple[str, Finding | None]:
+    if runtime in known:
+        return runtime, None
+    try:
+        newer = _version(runtime) > _version(known[-1])
+    except ValueError:
+        newer = False
+    if not newer:
+        raise InputError(
+            f"runtime '{runtime}' is not one that the rules know; choose one of {', '.join(known)}, or a newer one"
+        )
+    detail = f"LiteRT {runtime} is newer than the rules; those for {known[-1]} were used"
+    return known[-1], Finding("runtime-newer", "note", None, None, detail, "validate/rules")
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+def _finding(rule: Rule, op: Op | None, what: str) -> Finding:
+    because = f"{what}: {rule.reason}; {rule.instead}"
+    if op is None:
+        return Finding(rule.id, rule.verdict, None, None, because, rule.source)
+    return Finding(rule.id, rule.verdict, op.index, op.name, f"{op.name} (op {op.index}) {because}", rule.source)
+
+
+class _View:
+    """A graph with its edges: who writes a tensor, who reads it, and what the delegate takes for a constant."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.outputs = {tensor.index for tensor in graph.outputs}
+        self.producer = {tensor.index: op for op in graph.ops for tensor in op.outputs}
+        self.readers: defaultdict[int, list[Op]] = defaultdict(list)
+        for op in graph.ops:
+            for index in {tensor.index for tensor in op.inputs if tensor is not None}:
+                self.readers[index].append(op)
+
+    def behind_dequantize(self, tensor: Tensor) -> bool:
+        """Whether the tensor is a constant's DEQUANTIZE, which the delegate reads as the constant itself."""
+        op = self.producer.get(tensor.index)
+        return (
+            op is not None
+            and op.name == "DEQUANTIZE"
+            and all(source is not None and source.constant for source in op.inputs)
+        )
+
+    def constant(self, tensor: Tensor) -> bool:
+        return tensor.constant or self.behind_dequantize(tensor)
+
+    def activations(self, op: Op) -> list[Tensor]:
+        """The inputs that change from run to run."""
+        return [tensor for tensor in op.inputs if tensor is not None and not self.constant(tensor)]
+
+
+def _input(op: Op, position: int) -> Tensor | None:
+    return op.inputs[position] if position < len(op.inputs) else None
+
+
+def _tensors(op: Op) -> list[Tensor]:
+    return [tensor for tensor in (*op.inputs, *op.outputs) if tensor is not None]
+
+
+def _text(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {list(tensor.shape)}"
+
+
+# Predicates: (graph, operation, the rule's params) -> what was found, in words to follow the operation's name, or None.
+
+
+def _always(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    return "is in the graph"
+
+
+def _builtin_outside(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    return "is in the graph" if op.kind == "builtin" and op.name not in params["known"] else None
+
+
+def _kind(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    named = op.name.startswith(params.get("prefix", "")) and not op.name.startswith(tuple(params.get("without", ())))
+    return f"is a {op.kind} operation" if op.kind == params["kind"] and named else None
+
+
+def _dtype(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    found = next((tensor for tensor in _tensors(op) if tensor.dtype in params["dtypes"]), None)
+    return f"touches '{found.name}', {_text(found)}" if found else None
+
+
+def _rank_above(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    found = next((tensor for tensor in _tensors(op) if len(tensor.shape) > params["rank"]), None)
+    return f"touches '{found.name}', {_text(found)}" if found else None
+
+
+def _input_rank_outside(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    source = _input(op, 0)
+    return f"reads {_text(source)}" if source and len(source.shape) not in params["ranks"] else None
+
+
+def _output_rank(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    return next((f"yields {_text(tensor)}" for tensor in op.outputs if len(tensor.shape) == params["rank"]), None)
+
+
+def _constant_input(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    tensor = _input(op, params["position"])
+    return (
+        f"reads a constant {_text(tensor)} as input {params['position']}" if tensor and view.constant(tensor) else None
+    )
+
+
+def _constant_inputs(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    inputs = [tensor for tensor in op.inputs if tensor is not None]
+    if op.name == "DEQUANTIZE" or not inputs or view.activations(op):
+        return None
+    return "reads constants only" if any(map(view.behind_dequantize, inputs)) == params["behind_dequantize"] else None
+
+
+def _identical_inputs(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    left, right = _input(op, 0), _input(op, 1)
+    return f"reads '{left.name}' twice" if left and right and left.index == right.index else None
+
+
+def _runtime_operand(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    found = next((tensor for tensor in view.activations(op) if tensor is not _input(op, 0)), None)
+    return f"reads '{found.name}', {_text(found)}, which is no constant" if found else None
+
+
+def _option_set(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    names = [name for name in params["names"] if op.options.get(name)]
+    return f"has {' and '.join(names)} set" if names else None
+
+
+def _option_not(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    value = op.options.get(params["name"])
+    return None if value == params["value"] else f"has {params['name']} = {value}"
+
+
+def _broadcast_add(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    for one, other in ((0, 1), (1, 0)):
+        product, addend = _input(op, one), _input(op, other)
+        maker = product and view.producer.get(product.index)
+        if (
+            product
+            and addend
+            and maker
+            and maker.name == params["producer"]
+            and not view.constant(addend)
+            and addend.shape != product.shape
+        ):
+            return f"adds {_text(addend)} to the {_text(product)} of a {maker.name}"
+    return None
+
+
+def _output_also_read(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    if len(view.activations(op)) < 2 or not op.outputs or op.outputs[0].index not in view.outputs:
+        return None
+    readers = sorted({reader.name for reader in view.readers[op.outputs[0].index]})
+    return f"is an output of the graph that {', '.join(readers)} also reads" if readers else None
+
+
+def _int8_linear_into_add(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    source, weights = _input(op, 0), _input(op, 1)
+    if (
+        op.name != "FULLY_CONNECTED"
+        or source is None
+        or weights is None
+        or weights.dtype != "int8"
+        or len(source.shape) != 3
+    ):
+        return None
+    added = any(reader.name == "ADD" for tensor in op.outputs for reader in view.readers[tensor.index])
+    return f"with {_text(weights)} weights feeds an ADD" if added else None
+
+
+def _dequantized_constant(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    source = _input(op, 0)
+    return (
+        f"turns constant {_text(source)} into float"
+        if op.name == "DEQUANTIZE" and source and source.constant and source.dtype in params["dtypes"]
+        else None
+    )
+
+
+def _rank_mismatch(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    activations = sorted(view.activations(op), key=lambda tensor: len(tensor.shape))
+    if (
+        len(activations) != 2
+        or len(activations[0].shape) == len(activations[1].shape)
+        or activations[0].shape[:1] in ((), (1,))
+    ):
+        return None
+    return f"joins {_text(activations[0])} and {_text(activations[1])}"
+
+
+def _layer_scale(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    scales = [tensor for tensor in op.inputs if tensor is not None and view.constant(tensor)]
+    if len(scales) != 1 or not op.outputs:
+        return None
+    scale, scaled = scales[0], op.outputs[0]
+    # RoPE's tables also multiply before an ADD, but they vary along the tokens; LayerScale is one number per channel.
+    if not scale.shape or scale.shape[-1] == 1 or math.prod(scale.shape) != scale.shape[-1]:
+        return None
+    residual = any(
+        reader.name == "ADD"
+        and any(other.index != scaled.index and other.shape == scaled.shape for other in view.activations(reader))
+        for reader in view.readers[scaled.index]
+    )
+    return f"scales {_text(scaled)} per channel before an ADD" if residual else None
+
+
+def _gather_indices(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    indices = _input(op, 1)
+    return (
+        f"has indices {_text(indices)}" if indices and (indices.dtype != "int32" or len(indices.shape) != 1) else None
+    )
+
+
+def _wide_sum(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    source, axes = _input(op, 0), _input(op, 1)
+    if source is None or axes is None or axes.offset is None or not op.outputs:
+        return None
+    elements = math.prod(source.shape) // max(1, math.prod(op.outputs[0].shape))
+    wide = math.prod(axes.shape) >= params["axes"] and elements >= params["elements"]
+    return f"adds up {elements} elements over axes {axes.value().ravel().tolist()}" if wide else None
+
+
+PREDICATES: Mapping[str, Callable[[_View, Op, Mapping[str, Any]], str | None]] = {
+    "always": _always,
+    "broadcast_add": _broadcast_add,
+    "builtin_outside": _builtin_outside,
+    "constant_input": _constant_input,
+    "constant_inputs": _constant_inputs,
+    "dequantized_constant": _dequantized_constant,
+    "dtype": _dtype,
+    "gather_indices": _gather_indices,
+    "identical_inputs": _identical_inputs,
+    "input_rank_outside": _input_rank_outside,
+    "int8_linear_into_add": _int8_linear_into_add,
+    "kind": _kind,
+    "layer_scale": _layer_scale,
+    "option_not": _option_not,
+    "option_set": _option_set,
+    "output_also_read": _output_also_read,
+    "output_rank": _output_rank,
+    "rank_above": _rank_above,
+    "rank_mismatch": _rank_mismatch,
+    "runtime_operand": _runtime_operand,
+    "wide_sum": _wide_sum,
+}
+
+
+def _open_shape(graph: Graph) -> str | None:
+    tensors = (*graph.inputs, *(tensor for op in graph.ops for tensor in _tensors(op)))
+    found = next((tensor for tensor in tensors if min((*tensor.shape, *tensor.shape_signature), default=0) < 0), None)
+    return (
+        f"{graph.path.name} leaves the shape of '{found.name}' open, {list(found.shape_signature)}" if found else None
+    )
+
+
+def _several_subgraphs(graph: Graph) -> str | None:
+    return f"{graph.path.name} holds {graph.subgraphs} subgraphs" if graph.subgraphs > 1 else None
+
+
+GRAPH_PREDICATES: Mapping[str, Callable[[Graph], str | None]] = {
+    "open_shape": _open_shape,
+    "several_subgraphs": _several_subgraphs,
+}
