@@ -3,20 +3,26 @@
 from collections.abc import Mapping
 from typing import Any
 
+LICENCE = {
+    False: "Meta's Perception Encoder page gives the PE checkpoints under Apache-2.0; check it for yours.",
+    True: "Synthetic weights are generated and carry no licence of their own.",
+}
+
 
 def model_card(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     """The card as Markdown."""
-    weights, graph = manifest["weights"], manifest["input"]
+    weights, graph, out = manifest["weights"], manifest["input"], manifest["output"]
+    variant, made_by = manifest["variant"], manifest["versions"]["pecore-litert"]
     lines = [f"# {manifest['name']}", ""]
     if weights["synthetic"]:
         lines += [
-            f"> **Synthetic weights** (seed {weights['seed']}, amplitude {weights['amplitude']:g}): this graph proves the conversion and "
-            "classifies nothing.",
+            f"> **Synthetic weights** (seed {weights['seed']}, amplitude {weights['amplitude']:g}): "
+            "this graph proves the conversion and classifies nothing.",
             "",
         ]
     lines += [
-        f"Perception Encoder {manifest['variant']['size']} vision tower ({manifest['variant']['timm_name']}), converted for LiteRT by "
-        f"pecore-litert {manifest['versions']['pecore-litert']}. Weights: {weights['source']}, sha256 `{weights['sha256']}`.",
+        f"Perception Encoder {variant['size']} vision tower ({variant['timm_name']}), converted for LiteRT by",
+        f"pecore-litert {made_by}. Weights: {weights['source']}, sha256 `{weights['sha256']}`.",
         "",
         "## Files",
         "",
@@ -26,9 +32,9 @@ def model_card(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> str:
         "",
         "## Input and output",
         "",
-        f"Signature `{manifest['signature']}`. Input `{graph['name']}`: {graph['dtype']} {graph['shape']}, {graph['layout'].upper()}, RGB in "
-        f"{graph['range']}. Output `{manifest['output']['name']}`: {manifest['output']['dtype']} {manifest['output']['shape']}, "
-        f"{manifest['output']['meaning']}.",
+        f"Signature `{manifest['signature']}`. Input `{graph['name']}`: {graph['dtype']} {graph['shape']},",
+        f"{graph['layout'].upper()}, RGB in {graph['range']}. Output `{out['name']}`: {out['dtype']} {out['shape']},",
+        f"{out['meaning']}.",
         "",
         f"Preprocessing: {manifest['preprocessing']['summary']}.",
         "",
@@ -38,19 +44,18 @@ def model_card(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> str:
         "",
         "| gate | of | on | result | figure |",
         "|---|---|---|---|---|",
-        *(
-            f"| {g['gate']} | {g['subject']} | {g['backend']} | {g['outcome']} | {g['detail'].replace('|', '&#124;')} |"
-            for g in report["gates"]
-        ),
+        *(_gate_row(g) for g in report["gates"]),
         "",
         "Versions: " + ", ".join(f"{k} {v}" for k, v in report["versions"].items()) + ".",
         "",
         "## Licence",
         "",
-        "The weights are Meta's: the Perception Encoder repository gives the PE checkpoints under Apache-2.0. Check it for the checkpoint "
-        "you convert."
-        if not weights["synthetic"]
-        else "Synthetic weights are generated and carry no licence of their own.",
+        LICENCE[weights["synthetic"]],
         "",
     ]
     return "\n".join(lines)
+
+
+def _gate_row(gate: Mapping[str, Any]) -> str:
+    detail = gate["detail"].replace("|", "&#124;")
+    return f"| {gate['gate']} | {gate['subject']} | {gate['backend']} | {gate['outcome']} | {detail} |"

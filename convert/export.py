@@ -35,8 +35,8 @@ def export_tflite(
     Args:
         module: takes the inputs by name and returns a tensor, or a tuple with one for each name in `outputs`.
         inputs: name -> example tensor; the shapes become the graph's.
-        lightweight: keep constants out of the converter's memory while it works. Half the peak (docs/artefacts.md); `False` is the
-            converter's own default path.
+        lightweight: keep constants out of the converter's memory while it works. Half the peak (docs/artefacts.md);
+            `False` is the converter's own default path.
     """
     import litert_torch
 

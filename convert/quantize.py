@@ -8,12 +8,13 @@ from ai_edge_quantizer.algorithm_manager import AlgorithmName
 PRECISIONS = ("fp16", "int8", "fp32")
 
 LEFT_ALONE = r"Linear_swap"
-"""RoPE's channel swap, a 0/1 matrix: as int8 it would make the runtime quantize q and k on the fly, as fp16 it would cost a
-DEQUANTIZE, and either saves 16 KB."""
+"""RoPE's channel swap, a 0/1 matrix: as int8 it would make the runtime quantize q and k on the fly, as fp16 it would
+cost a DEQUANTIZE, and either saves 16 KB."""
 
 
 def recipe(precision: str) -> list[dict]:
-    """ai-edge-quantizer's recipe for `fp16` (weights cast) or `int8` (weights per channel, activations quantized while running)."""
+    """ai-edge-quantizer's recipe for `fp16` (weights cast) or `int8` (weights per channel, activations quantized while
+    running)."""
     manager = recipe_manager.RecipeManager()
     if precision == "int8":
         manager.add_dynamic_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, num_bits=8)

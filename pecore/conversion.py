@@ -26,7 +26,7 @@ from validate.rules import runtimes
 
 SIGNATURE = "serving_default"
 PREPROCESSING = {
-    "summary": "RGB, resized to the input's square without keeping the aspect ratio (antialiased bilinear, as Pillow), no crop; then to the range",
+    "summary": "RGB, squashed to the input's square (antialiased bilinear, as Pillow; no crop), then to the range",
     "resize": "squash",
     "filter": "bilinear, antialiased",
     "mean": [0.5, 0.5, 0.5],
@@ -38,9 +38,10 @@ PREPROCESSING = {
 class Options:
     """What a conversion is to make.
 
-    precisions: of the files to keep. gpu: `auto` runs the GPU gate where there is an adapter, `require` insists, `skip` leaves it out.
-    gpu_images: how many of the photographs go through the GPU gate (a software driver takes half a minute for each). runtime: the LiteRT
-    version whose rules apply. images: a folder of photographs; scikit-image's own where None.
+    precisions: of the files to keep. gpu: `auto` runs the GPU gate where there is an adapter, `require` insists, `skip`
+    leaves it out.
+    gpu_images: how many of the photographs go through the GPU gate (a software driver takes half a minute for each).
+    runtime: the LiteRT version whose rules apply. images: a folder of photographs; scikit-image's own where None.
     """
 
     precisions: Sequence[str] = ("fp16",)
@@ -67,7 +68,8 @@ class Options:
 
 @dataclass(frozen=True)
 class Result:
-    """What a conversion made: the folder it is in, whether every gate passed, and the contents of its two JSON files."""
+    """What a conversion made: the folder it is in, whether every gate passed, and the contents of its two JSON
+    files."""
 
     folder: Path
     passed: bool
@@ -174,11 +176,10 @@ def judge(
     if options.gpu == "skip":
         return [*checks, Check("gpu", path.name, "ML Drift", "skipped", "left out on request")]
     some = slice(options.gpu_images)
-    for compute in ("fp16", "fp32"):
+    for compute in gates.GPU_PRECISIONS:
         stage(f"running {path.name} on ML Drift in {compute} (a minute or two on a software driver)")
-        checks.append(
-            gates.gpu_gate(path, precision, compute, arrays[some], outputs[some], required=options.gpu == "require")
-        )  # type: ignore[arg-type]
+        required = options.gpu == "require"
+        checks.append(gates.gpu_gate(path, precision, compute, arrays[some], outputs[some], required=required))
         if checks[-1].outcome == "skipped":
             break
     return checks

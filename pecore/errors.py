@@ -2,7 +2,8 @@
 
 
 class InputError(ValueError):
-    """What the user gave can't be used (exit code 2). The message is one sentence that names the offending value and what to try next."""
+    """What the user gave can't be used (exit code 2). The message is one sentence that names the offending value and
+    what to try next."""
 
 
 class GateError(RuntimeError):

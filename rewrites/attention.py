@@ -1,13 +1,18 @@
 """Self-attention that never leaves rank 4.
 
-The wall: timm reshapes the fused projection to [B, N, 3, H, d], permutes and unbinds it: rank 5, which ML Drift refuses. Its matrix
-products come out of the converter as rank-3 BATCH_MATMUL, or with adj_y set, which phones have computed wrongly (`matmul.py`).
-The way round: one fused Linear, reshaped to [1, N, 3H, d] and transposed once to [1, 3H, N, d]; q, k and v are slices of the head
-axis. RoPE runs on q and k together (`rope.py`). k is transposed by an op of its own, with a SLICE behind it that keeps the
-converter from folding it into adj_y.
-The softmax scale 1/sqrt(d) is in q's rows; the LayerNorm's affine part is in the projection (`fold.py`).
+The wall: timm reshapes the fused projection to [B, N, 3, H, d], permutes and unbinds it: rank 5, which ML Drift
+refuses. Its matrix products come out of the converter as rank-3 BATCH_MATMUL, or with adj_y set, which phones have
+computed wrongly (`matmul.py`).
+
+The way round: one fused Linear, reshaped to [1, N, 3H, d] and transposed once to [1, 3H, N, d]; q, k and v are slices
+of the head axis. RoPE runs on q and k together (`rope.py`). k is transposed by an op of its own, with a SLICE behind it
+that keeps the converter from folding it into adj_y. The softmax scale 1/sqrt(d) is in q's rows; the LayerNorm's affine
+part is in the projection (`fold.py`).
+
 Exact because: the same numbers, laid out differently.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +22,15 @@ from .matmul import MatMul
 from .rope import bake
 
 
-def fused_qkv(attention: nn.Module) -> Affine:
-    """q, k and v rows `[3 * C, C]` of a timm attention module (`AttentionRope`, `EvaAttention`), fused or not, biases included."""
+def fused_qkv(attention: Any) -> Affine:
+    """q, k and v rows `[3 * C, C]`, biases included, of timm's `AttentionRope` or `EvaAttention`, fused or not."""
     if attention.qkv is None:
         parts = [from_linear(getattr(attention, name)) for name in ("q_proj", "k_proj", "v_proj")]
         return Affine(torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts]))
-    qkv = from_linear(attention.qkv)  # type: ignore[arg-type]
+    qkv = from_linear(attention.qkv)
     if getattr(attention, "q_bias", None) is None:
         return qkv
-    bias = torch.cat((attention.q_bias, attention.k_bias, attention.v_bias)).detach().double()  # type: ignore[arg-type]
+    bias = torch.cat((attention.q_bias, attention.k_bias, attention.v_bias)).detach().double()
     return Affine(qkv.weight, qkv.bias + bias)
 
 
@@ -44,8 +49,8 @@ class Attention(nn.Module):
 
     def __init__(
         self,
-        attention: nn.Module,
-        norm: nn.Module,
+        attention: Any,
+        norm: Any,
         rope: nn.Module | None,
         out: nn.Linear,
         dtype: torch.dtype,
@@ -53,7 +58,7 @@ class Attention(nn.Module):
         interleaved: bool = False,
     ):
         super().__init__()
-        self.heads: int = attention.num_heads  # type: ignore[assignment]
+        self.heads: int = attention.num_heads
         q, k, v = zip(*(t.chunk(3) for t in after_norm(fused_qkv(attention), norm, keep_weight)))
         self.head_dim = q[0].shape[0] // self.heads
         q = tuple(t * attention.scale for t in q)

@@ -1,10 +1,10 @@
 """Weight algebra: moving what surrounds a Linear into it.
 
-Each function works in float64 and rounds nothing; `as_linear` casts once, at the end. They cost a few lines at conversion
-and take ops, and roundings, out of the graph for good.
+Each function works in float64 and rounds nothing; `as_linear` casts once, at the end. They cost a few lines at
+conversion and take ops, and roundings, out of the graph for good.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ def from_linear(linear: nn.Linear) -> Affine:
     return Affine(weight, bias)
 
 
-def after_norm(linear: Affine, norm: nn.Module, keep_weight: bool = False) -> Affine:
+def after_norm(linear: Affine, norm: Any, keep_weight: bool = False) -> Affine:
     """Fold the affine part of the LayerNorm *before* it: W(w*x + b) + c = (W diag w) x + (W b + c).
 
     With `keep_weight` only the bias is folded, and the norm itself is to multiply by w.
@@ -35,12 +35,12 @@ def after_norm(linear: Affine, norm: nn.Module, keep_weight: bool = False) -> Af
     return Affine(linear.weight if keep_weight else linear.weight * w, linear.bias + linear.weight @ b)
 
 
-def norm_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+def norm_affine(norm: Any) -> tuple[Tensor, Tensor]:
     """Weight and bias of a LayerNorm, each `[C]` float64; 1 and 0 where it has none."""
-    size = norm.normalized_shape[-1]  # type: ignore[index, union-attr]
+    size = norm.normalized_shape[-1]
     weight = torch.ones(size) if norm.weight is None else norm.weight.detach()
-    bias = torch.zeros(size) if norm.bias is None else norm.bias.detach()  # type: ignore[union-attr]
-    return weight.double(), bias.double()  # type: ignore[union-attr, operator]
+    bias = torch.zeros(size) if norm.bias is None else norm.bias.detach()
+    return weight.double(), bias.double()
 
 
 def scaled(linear: Affine, factor: float | Tensor) -> Affine:

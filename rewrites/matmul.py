@@ -1,10 +1,13 @@
 """Matrix product that stays a rank-4 BATCH_MATMUL.
 
-The wall: `torch.matmul` on rank-4 tensors is lowered by litert-torch to RESHAPE + rank-3 BATCH_MATMUL + RESHAPE, and rank-3
-BATCH_MATMUL in attention is silently wrong on Adreno GPUs with LiteRT 2.1.6 (LiteRT issues 8619 and 10445).
-The way round: a custom op of our own, lowered to one `stablehlo.dot_general` with two batch dimensions, which the converter
-turns into one rank-4 BATCH_MATMUL with adj_x = adj_y = false. A transpose that feeds it directly would be folded into adj_y, which
-delegates have ignored or got wrong (LiteRT issue 6518, pull request 8912): keep one op between them, as `attention.py` does.
+The wall: `torch.matmul` on rank-4 tensors is lowered by litert-torch to RESHAPE + rank-3 BATCH_MATMUL + RESHAPE, and
+rank-3 BATCH_MATMUL in attention is silently wrong on Adreno GPUs with LiteRT 2.1.6 (LiteRT issues 8619 and 10445).
+
+The way round: a custom op of our own, lowered to one `stablehlo.dot_general` with two batch dimensions, which the
+converter turns into one rank-4 BATCH_MATMUL with adj_x = adj_y = false. A transpose that feeds it directly would be
+folded into adj_y, which delegates have ignored or got wrong (LiteRT issue 6518, pull request 8912): keep one op between
+them, as `attention.py` does.
+
 Exact because: the same products, summed over the same axis.
 """
 
@@ -33,7 +36,8 @@ class MatMul(nn.Module):
 
 
 def register_lowering() -> None:
-    """Teach litert-torch to lower `matmul4d`. Call it once before `litert_torch.convert`; calling it again changes nothing."""
+    """Teach litert-torch to lower `matmul4d`. Call it once before `litert_torch.convert`; calling it again changes
+    nothing."""
     from litert_converter.mlir import ir
     from litert_converter.mlir.dialects import stablehlo
     from litert_torch.backend import lowerings

@@ -1,21 +1,24 @@
 """LayerNorm whose sum of squares fits fp16.
 
 The wall: ML Drift computes in fp16 by default and its reductions accumulate there (LiteRT issue 9249: asking for fp32
-accumulation does not cover them). PE's residual stream carries massive activations; the sum over channels of their squares passes
-65504, the variance becomes inf, and the tower's output NaN.
+accumulation does not cover them). PE's residual stream carries massive activations; the sum over channels of their
+squares passes 65504, the variance becomes inf, and the tower's output NaN.
+
 The way round: work in a scaled domain. With d = s * (x - mean), s a power of two,
 
     (x - mean) * rsqrt(var + eps)  =  d * rsqrt(mean(d^2) + eps * s^2)
 
-Nothing is undone afterwards. The widely copied form squares x/32 and then *rebuilds* the variance (times 1024) before the
-rsqrt: that only moves the overflow to the rebuilt value.
-Exact because: LayerNorm is invariant to scale but for eps, which is scaled along; s is a power of two, so scaling rounds nothing.
+Nothing is undone afterwards. The widely copied form squares x/32 and then *rebuilds* the variance (times 1024) before
+the rsqrt: that only moves the overflow to the rebuilt value.
 
-Two more steps make it cheap. s lives in the residual stream itself (its producers' weights carry it, see `tower.py`), so no MUL is
-spent on it. And the stream is kept free of its mean over channels, because every reader of it is a LayerNorm, which ignores
-the mean: centring the producers' output channels once, in their weights, leaves nothing to subtract here.
-The affine part (weight, bias) is folded into the Linear that reads the result (`fold.py`).
-Where s comes from, and when a norm needs a factor of its own: docs/numerics.md.
+Exact because: LayerNorm is invariant to scale but for eps, which is scaled along; s is a power of two, so scaling
+rounds nothing.
+
+Two more steps make it cheap. s lives in the residual stream itself (its producers' weights carry it, see `tower.py`),
+so no MUL is spent on it. And the stream is kept free of its mean over channels, because every reader of it is a
+LayerNorm, which ignores the mean: centring the producers' output channels once, in their weights, leaves nothing to
+subtract here. The affine part (weight, bias) is folded into the Linear that reads the result (`fold.py`). Where s comes
+from, and when a norm needs a factor of its own: docs/numerics.md.
 """
 
 import math
@@ -31,11 +34,11 @@ class ScaledLayerNorm(nn.Module):
     Args:
         eps: of the LayerNorm it replaces.
         scale: s, by which the input has been multiplied already; a power of two.
-        gain: a further power of two for this norm alone (1 costs no op), where the stream's scale would push the squares of quiet
-            tokens below fp16's smallest numbers.
+        gain: a further power of two for this norm alone (1 costs no op), where the stream's scale would push the
+            squares of quiet tokens below fp16's smallest numbers.
         centred: the input has mean 0 over its last axis already.
-        rows: shape of the variance, `[..., 1]`. eps is a constant of that shape: a single number the converter adds before it
-            restores MEAN's kept dimension, which costs a RESHAPE.
+        rows: shape of the variance, `[..., 1]`. eps is a constant of that shape: a single number the converter adds
+            before it restores MEAN's kept dimension, which costs a RESHAPE.
         weight: `[C]`, the LayerNorm's own, where it is not folded into the next Linear (`tower.rewrite` says when).
         dtype: of the constants.
     """
@@ -78,9 +81,9 @@ class ScaledLayerNorm(nn.Module):
 class UnitNorm(nn.Module):
     """x * rsqrt(sum x^2): L2 normalisation, in the form ML Drift takes.
 
-    `F.normalize` and x / sqrt(sum x^2) become L2_NORMALIZATION, which the delegate refuses. The sum has the LayerNorm's trouble in
-    fp16, in both directions; the input must carry a power of two that centres it (`head_scale` in `tower.py`). Exact: the
-    result does not depend on the input's scale.
+    `F.normalize` and x / sqrt(sum x^2) become L2_NORMALIZATION, which the delegate refuses. The sum has the LayerNorm's
+    trouble in fp16, in both directions; the input must carry a power of two that centres it (`head_scale` in
+    `tower.py`). Exact: the result does not depend on the input's scale.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,16 +1,22 @@
 """Attention pooling with one constant query, without a constant side in any matrix product.
 
-The wall: the latent query is a weight, so timm's q @ k^T is a BATCH_MATMUL with a constant left side, which ML Drift refuses (and a
-constant right side has been mis-computed on phones); its kv projection is reshaped to rank 5.
+The wall: the latent query is a weight, so timm's q @ k^T is a BATCH_MATMUL with a constant left side, which ML Drift
+refuses (and a constant right side has been mis-computed on phones); its kv projection is reshaped to rank 5.
+
 The way round: everything constant is folded, and the heads' outputs are picked by a broadcast product and a reduction.
-  - scores: q_h . (W_k x + b_k) = (W_k^T q_h) . x + const, so all heads' scores are one Linear(C, heads). The constant is the same for
-    every token of a head, and softmax ignores it.
-  - values: attention weights sum to 1, so sum_n a_hn (W_v x_n + b_v) = W_v (sum_n a_hn x_n) + b_v: pool the tokens first, then project the
-    `heads` pooled rows instead of all N tokens.
+
+  - scores: q_h . (W_k x + b_k) = (W_k^T q_h) . x + const, so all heads' scores are one Linear(C, heads). The constant is
+    the same for every token of a head, and softmax ignores it.
+  - values: attention weights sum to 1, so sum_n a_hn (W_v x_n + b_v) = W_v (sum_n a_hn x_n) + b_v: pool the tokens
+    first, then project the `heads` pooled rows instead of all N tokens.
   - each head keeps its own C/heads channels of that: times a constant 0/1 mask [heads, C], SUM over heads.
+
 Softmax runs over the last axis (over another one it costs five ops).
+
 Exact because: linearity, and softmax's invariance to a shift.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,13 +39,13 @@ class AttentionPool(nn.Module):
 
     mask: Tensor
 
-    def __init__(self, pool: nn.Module, norm: nn.Module, scale: float, dtype: torch.dtype, keep_weight: bool = False):
+    def __init__(self, pool: Any, norm: Any, scale: float, dtype: torch.dtype, keep_weight: bool = False):
         super().__init__()
-        heads: int = pool.num_heads  # type: ignore[assignment]
+        heads: int = pool.num_heads
         q = from_linear(pool.q) if isinstance(pool.q, nn.Linear) else None
-        latent = pool.latent.detach().double().flatten()  # type: ignore[operator, union-attr]
+        latent = pool.latent.detach().double().flatten()
         query = latent if q is None else q.weight @ latent + q.bias
-        key, value = zip(*(t.chunk(2) for t in from_linear(pool.kv)))  # type: ignore[arg-type]
+        key, value = zip(*(t.chunk(2) for t in from_linear(pool.kv)))
         per_head = key[0].reshape(heads, -1, key[0].shape[1])
         rows = torch.einsum("hd,hdc->hc", query.reshape(heads, -1) * pool.scale, per_head)
         width = value[0].shape[0]
@@ -48,13 +54,13 @@ class AttentionPool(nn.Module):
         self.softmax, self.pooled = nn.Softmax(-1), MatMul()
         self.value = as_linear(after_norm(Affine(*value), norm, keep_weight), dtype)
         self.register_buffer("mask", torch.eye(heads, dtype=dtype).repeat_interleave(width // heads, 1)[None, None])
-        self.proj = as_linear(scaled(from_linear(pool.proj), scale), dtype)  # type: ignore[arg-type]
-        kept = norm_affine(pool.norm)[0] if keep_weight else None  # type: ignore[arg-type]
-        eps: float = pool.norm.eps  # type: ignore[union-attr, assignment]
+        self.proj = as_linear(scaled(from_linear(pool.proj), scale), dtype)
+        kept = norm_affine(pool.norm)[0] if keep_weight else None
+        eps: float = pool.norm.eps
         self.norm = ScaledLayerNorm(eps, scale, centred=False, rows=(1, 1, 1), weight=kept, dtype=dtype)
-        self.fc1 = as_linear(after_norm(from_linear(pool.mlp.fc1), pool.norm, keep_weight), dtype)  # type: ignore[union-attr, arg-type]
+        self.fc1 = as_linear(after_norm(from_linear(pool.mlp.fc1), pool.norm, keep_weight), dtype)
         self.act = nn.GELU()
-        self.fc2 = as_linear(scaled(from_linear(pool.mlp.fc2), scale), dtype)  # type: ignore[union-attr, arg-type]
+        self.fc2 = as_linear(scaled(from_linear(pool.mlp.fc2), scale), dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[1, 1, N, C]` -> `[1, 1, C]`."""

@@ -1,14 +1,16 @@
 """Rotary position embedding as two multiplications and one swap.
 
-The wall: PE rotates interleaved pairs, (x0, x1), (x2, x3), ...; timm's way is a strided slice of every other channel and a stack
-to rank 5, and it slices the class token off and concatenates it back. ML Drift has no rank 5.
-The way round: permute each head's q and k rows so that a pair's members sit half a head apart (even channels first, then odd),
-once, in the qkv weights. Then
+The wall: PE rotates interleaved pairs, (x0, x1), (x2, x3), ...; timm's way is a strided slice of every other channel
+and a stack to rank 5, and it slices the class token off and concatenates it back. ML Drift has no rank 5.
+
+The way round: permute each head's q and k rows so that a pair's members sit half a head apart (even channels first,
+then odd), once, in the qkv weights. Then
 
     rope(x) = x * cos + swap(x) * sin,      swap([a, b]) = [b, a],  sin = [-sin, +sin]
 
-with constant tables; the class token gets cos = 1, sin = 0 and needs no slicing. swap is a d x d permutation, done by one
-FULLY_CONNECTED (SLICE, SLICE, CONCATENATION would be three ops).
+with constant tables; the class token gets cos = 1, sin = 0 and needs no slicing. swap is a d x d permutation, done by
+one FULLY_CONNECTED (SLICE, SLICE, CONCATENATION would be three ops).
+
 Exact because: q and k are permuted alike and meet only in their inner product; a permutation matrix adds zeros.
 """
 

@@ -1,12 +1,13 @@
 """The rewritten tower: timm's Perception Encoder vision tower with every wall gone, same numbers.
 
-The residual stream is [1, 1, N, C], carries the power of two `Scales.stream` and has no mean over channels (`norm.py` says why); the
-weights of its producers (patch embedding or norm_pre, every attn.proj and mlp.fc2) see to both. Each rewrite is in a file of its
-own; this one decides what is folded where.
+The residual stream is [1, 1, N, C], carries the power of two `Scales.stream` and has no mean over channels (`norm.py`
+says why); the weights of its producers (patch embedding or norm_pre, every attn.proj and mlp.fc2) see to both. Each
+rewrite is in a file of its own; this one decides what is folded where.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,10 +35,11 @@ class UnsupportedTowerError(ValueError):
 
 @dataclass(frozen=True)
 class Scales:
-    """Powers of two that keep fp16 reductions in range; none of them changes the result. Where they come from: docs/numerics.md.
+    """Powers of two that keep fp16 reductions in range; none of them changes the result. Where they come from:
+    docs/numerics.md.
 
-    stem: carried by the patch embedding, for norm_pre. stream: by the residual stream. gains: a norm's own further factor, by module
-    name (`blocks.0.norm1`). pool: by the pooled row. head: by the embedding before it is normalised.
+    stem: carried by the patch embedding, for norm_pre. stream: by the residual stream. gains: a norm's own further
+    factor, by module name (`blocks.0.norm1`). pool: by the pooled row. head: by the embedding before it is normalised.
     """
 
     stem: float = 1.0
@@ -52,10 +54,10 @@ class Stem(nn.Module):
 
     table: Tensor
 
-    def __init__(self, model: nn.Module, scales: Scales, layout: str, pixel_range: str, dtype: torch.dtype):
+    def __init__(self, model: Any, scales: Scales, layout: str, pixel_range: str, dtype: torch.dtype):
         super().__init__()
         self.nhwc = layout == "nhwc"
-        conv: nn.Conv2d = model.patch_embed.proj  # type: ignore[union-attr, assignment]
+        conv = model.patch_embed.proj
         plain_norm = isinstance(model.norm_pre, nn.Identity)
         scale = scales.stream if plain_norm else scales.stem
 
@@ -64,17 +66,17 @@ class Stem(nn.Module):
         bias = offset * kernel.sum((1, 2, 3)) + (0.0 if conv.bias is None else conv.bias.detach().double())
         rows, bias = centred(Affine(kernel.flatten(1) * factor * scale, bias * scale))
 
-        prefix = [t.detach().double() for t in (model.cls_token, model.reg_token) if t is not None]  # type: ignore[union-attr, operator]
-        self.prefix: int = model.num_prefix_tokens  # type: ignore[assignment]
-        patches: int = model.patch_embed.num_patches  # type: ignore[union-attr, assignment]
+        prefix = [t.detach().double() for t in (model.cls_token, model.reg_token) if t is not None]
+        self.prefix: int = model.num_prefix_tokens
+        patches: int = model.patch_embed.num_patches
         table = torch.cat([*prefix, kernel.new_zeros(1, patches, kernel.shape[0])], 1)
         if model.pos_embed is not None:
-            positions = model.pos_embed.detach().double()  # type: ignore[operator, union-attr]
+            positions = model.pos_embed.detach().double()
             table = table + F.pad(positions, (0, 0, table.shape[1] - positions.shape[1], 0))
         table = (table - table.mean(-1, keepdim=True)) * scale
         table[:, self.prefix :] += bias  # one ADD for position, class token and the convolution's bias
 
-        self.conv = nn.Conv2d(3, kernel.shape[0], conv.kernel_size, conv.stride, bias=False, dtype=dtype)  # type: ignore[arg-type]
+        self.conv = nn.Conv2d(3, kernel.shape[0], conv.kernel_size, conv.stride, bias=False, dtype=dtype)
         with torch.no_grad():
             self.conv.weight.copy_(rows.reshape(kernel.shape))
         self.conv.requires_grad_(False)
@@ -82,7 +84,7 @@ class Stem(nn.Module):
 
         self.norm_pre: ScaledLayerNorm | None = None
         if not plain_norm:
-            weight, bias = norm_affine(model.norm_pre)  # type: ignore[arg-type]
+            weight, bias = norm_affine(model.norm_pre)
             self.norm_pre = stream_norm(model, "norm_pre", scales, dtype, scale=scale)
             self.register_buffer("weight", (weight * scales.stream).to(dtype))
             self.register_buffer("bias", ((bias - bias.mean()) * scales.stream).to(dtype))
@@ -151,36 +153,38 @@ class Tower(nn.Module):
         return self.head(self.pool(self.norm(x)))
 
 
-def rotation(model: nn.Module, dtype: torch.dtype) -> HalfRotation | None:
+def rotation(model: Any, dtype: torch.dtype) -> HalfRotation | None:
     """The tower's RoPE tables as timm computed them, or None where it has none."""
     if model.rope is None:
         return None
-    sin, cos = model.rope.get_embed().detach().to(dtype).chunk(2, -1)  # type: ignore[union-attr, operator]
-    return HalfRotation(sin, cos, model.num_prefix_tokens)  # type: ignore[arg-type]
+    sin, cos = model.rope.get_embed().detach().to(dtype).chunk(2, -1)
+    return HalfRotation(sin, cos, model.num_prefix_tokens)
 
 
 def branch_out(linear: nn.Linear, gamma: Tensor | None, stream: float) -> Affine:
-    """A residual branch's last Linear: LayerScale folded in, centred over its output channels, carrying the stream's scale."""
+    """A residual branch's last Linear: LayerScale folded in, centred over its output channels, carrying the stream's
+    scale."""
     out = from_linear(linear)
     return scaled(centred(out if gamma is None else scaled(out, gamma)), stream)
 
 
-def token_count(model: nn.Module) -> int:
+def token_count(model: Any) -> int:
     """N: patches, class token and registers."""
-    return model.num_prefix_tokens + model.patch_embed.num_patches  # type: ignore[union-attr, operator, return-value]
+    return model.num_prefix_tokens + model.patch_embed.num_patches
 
 
 def stream_norm(
-    model: nn.Module,
+    model: Any,
     name: str,
     scales: Scales,
     dtype: torch.dtype,
     keep_weight: bool = False,
     scale: float | None = None,
 ) -> ScaledLayerNorm:
-    """The rewrite of the LayerNorm called `name` in the model, for the residual stream (or another tensor that carries `scale`)."""
+    """The rewrite of the LayerNorm called `name` in the model, for the residual stream (or another tensor that carries
+    `scale`)."""
     norm = model.get_submodule(name)
-    eps: float = norm.eps  # type: ignore[assignment]
+    eps: float = norm.eps
     rows = (1, 1, token_count(model), 1)
     weight = norm_affine(norm)[0] if keep_weight else None
     return ScaledLayerNorm(
@@ -189,43 +193,44 @@ def stream_norm(
 
 
 def rewrite_block(
-    model: nn.Module,
+    model: Any,
     index: int,
     rope: nn.Module | None,
     scales: Scales,
     dtype: torch.dtype = torch.float32,
     keep_norm_weights: bool = False,
 ) -> Block:
-    """Block `index` of a timm tower -> `Block`. Apart from the rest of the tower, so that a large one can be checked block by block."""
+    """Block `index` of a timm tower -> `Block`. Apart from the rest of the tower, so that a large one can be checked
+    block by block."""
     name = f"blocks.{index}"
     block = model.get_submodule(name)
     check_block(block, name)
     attn, mlp = block.attn, block.mlp
-    out = as_linear(branch_out(attn.proj, block.gamma_1, scales.stream), dtype)  # type: ignore[union-attr, arg-type]
-    fc1 = as_linear(after_norm(from_linear(mlp.fc1), block.norm2, keep_norm_weights), dtype)  # type: ignore[union-attr, arg-type]
-    fc2 = as_linear(branch_out(mlp.fc2, block.gamma_2, scales.stream), dtype)  # type: ignore[union-attr, arg-type]
+    out = as_linear(branch_out(attn.proj, block.gamma_1, scales.stream), dtype)
+    fc1 = as_linear(after_norm(from_linear(mlp.fc1), block.norm2, keep_norm_weights), dtype)
+    fc2 = as_linear(branch_out(mlp.fc2, block.gamma_2, scales.stream), dtype)
     return Block(
         stream_norm(model, f"{name}.norm1", scales, dtype, keep_norm_weights),
-        Attention(attn, block.norm1, rope, out, dtype, keep_norm_weights),  # type: ignore[arg-type]
+        Attention(attn, block.norm1, rope, out, dtype, keep_norm_weights),
         stream_norm(model, f"{name}.norm2", scales, dtype, keep_norm_weights),
         Mlp(fc1, nn.GELU(), fc2),
     )
 
 
 def rewrite_tail(
-    model: nn.Module, scales: Scales, dtype: torch.dtype = torch.float32, keep_norm_weights: bool = False
+    model: Any, scales: Scales, dtype: torch.dtype = torch.float32, keep_norm_weights: bool = False
 ) -> tuple[ScaledLayerNorm, AttentionPool, Head]:
     """What follows the blocks: final norm, attention pooling, projection."""
-    head = scaled(from_linear(model.head), scales.head)  # type: ignore[arg-type]
+    head = scaled(from_linear(model.head), scales.head)
     return (
         stream_norm(model, "norm", scales, dtype, keep_norm_weights),
-        AttentionPool(model.attn_pool, model.norm, scales.pool, dtype, keep_norm_weights),  # type: ignore[arg-type]
+        AttentionPool(model.attn_pool, model.norm, scales.pool, dtype, keep_norm_weights),
         Head(as_linear(Affine(head.weight / scales.pool, head.bias), dtype)),
     )
 
 
 def rewrite(
-    model: nn.Module,
+    model: Any,
     scales: Scales | None = None,
     *,
     input_layout: str = "nchw",
@@ -235,11 +240,12 @@ def rewrite(
 ) -> Tower:
     """Rewrite a timm `Eva` tower with attention pooling so that ML Drift runs every op of it.
 
-    The folding is done in float64 whatever the model's dtype, and cast once to `dtype`; the model itself is not touched.
+    The folding is done in float64 whatever the model's dtype, and cast once to `dtype`; the model itself is not
+    touched.
 
-    `keep_norm_weights` leaves each LayerNorm's weight in the graph, as one MUL. int8 wants that: a trained LayerNorm's weight is
-    small on the channels of massive activations and large on the others, so what it makes spreads evenly over a token's
-    256 steps; without it those few channels take all the steps. fp16 has an exponent and does not care.
+    `keep_norm_weights` leaves each LayerNorm's weight in the graph, as one MUL. int8 wants that: a trained LayerNorm's
+    weight is small on the channels of massive activations and large on the others, so what it makes spreads evenly over
+    a token's 256 steps; without it those few channels take all the steps. fp16 has an exponent and does not care.
 
     Raises:
         UnsupportedTowerError: a part of the tower that no rewrite covers, by module name.
@@ -247,7 +253,7 @@ def rewrite(
     scales = scales or Scales()
     check_tower(model)
     rope = rotation(model, dtype)
-    blocks = [rewrite_block(model, i, rope, scales, dtype, keep_norm_weights) for i in range(len(model.blocks))]  # type: ignore[arg-type]
+    blocks = [rewrite_block(model, i, rope, scales, dtype, keep_norm_weights) for i in range(len(model.blocks))]
     stem = Stem(model, scales, input_layout, input_range, dtype)
     return Tower(stem, blocks, *rewrite_tail(model, scales, dtype, keep_norm_weights)).eval()
 
@@ -257,7 +263,7 @@ def _require(condition: bool, module: str, what: str) -> None:
         raise UnsupportedTowerError(f"{module}: {what} has no rewrite")
 
 
-def check_block(block: nn.Module, name: str) -> None:
+def check_block(block: Any, name: str) -> None:
     """Raise `UnsupportedTowerError` for a block that is not pre-norm attention + plain MLP."""
     parts = dict(block.named_modules())
     _require("attn" in parts and hasattr(block, "gamma_1"), name, f"a {type(block).__name__}")
@@ -274,16 +280,16 @@ def check_block(block: nn.Module, name: str) -> None:
     _require(getattr(attn, "num_kv_groups", 1) == 1, f"{name}.attn", "grouped-query attention")
 
 
-def check_tower(model: nn.Module) -> None:
+def check_tower(model: Any) -> None:
     """Raise `UnsupportedTowerError` for what `rewrite` does not cover outside the blocks."""
     _require(type(model).__name__ == "Eva", type(model).__name__, "a model that is not timm's Eva")
     pool = model.attn_pool
     _require(pool is not None, "attn_pool", f"global_pool={model.global_pool!r}")
-    _require(pool.latent_len == 1, "attn_pool", f"{pool.latent_len} latents")  # type: ignore[union-attr]
-    _require(pool.pos_embed is None, "attn_pool.pos_embed", "a position embedding in the pool")  # type: ignore[union-attr]
-    _require(isinstance(pool.k_norm, nn.Identity), "attn_pool.k_norm", "a norm on q and k")  # type: ignore[union-attr]
+    _require(pool.latent_len == 1, "attn_pool", f"{pool.latent_len} latents")
+    _require(pool.pos_embed is None, "attn_pool.pos_embed", "a position embedding in the pool")
+    _require(isinstance(pool.k_norm, nn.Identity), "attn_pool.k_norm", "a norm on q and k")
     _require(isinstance(model.head, nn.Linear), "head", "a tower without a projection")
     _require(isinstance(model.fc_norm, nn.Identity), "fc_norm", "a norm after pooling")
     _require(not getattr(model, "rope_mixed", False), "rope", "mixed RoPE")
     if model.rope is not None:
-        _require(not model.rope.rotate_half, "rope", "half-rotation RoPE")  # type: ignore[union-attr]
+        _require(not model.rope.rotate_half, "rope", "half-rotation RoPE")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pecore.runtime import open_model
+from pecore.runtime import Precision, open_model
 from validate import exactness, headroom, parity
 from validate.gpu import GpuRun, Verdict, run_on_gpu
 from validate.graph import macs, max_rank, op_counts, read_graph
@@ -20,7 +20,8 @@ Arrays = dict[str, np.ndarray]
 Outcome = Literal["passed", "failed", "skipped"]
 
 THRESHOLDS: Mapping[tuple[str, str], Mapping[str, float]] = {
-    # (gate and precision it computes in, weights' precision): figure -> worst value that passes. max_abs_diff is for a unit-norm embedding.
+    # (gate and precision it computes in, weights' precision): figure -> worst value that passes. max_abs_diff is for a
+    # unit-norm embedding.
     ("cpu", "fp32"): {"cosine": 1 - 1e-9, "norm_error": 1e-5, "max_abs_diff": 2e-6},
     ("cpu", "fp16"): {"cosine": 0.99999, "norm_error": 1e-5},
     ("cpu", "int8"): {"cosine": 0.999, "norm_error": 1e-5},
@@ -31,7 +32,11 @@ THRESHOLDS: Mapping[tuple[str, str], Mapping[str, float]] = {
     ("gpu fp16", "fp16"): {"correlation": 0.99995, "norm_error": 2e-3},
     ("gpu fp16", "int8"): {"correlation": 0.999, "norm_error": 2e-3},
 }
-"""The CPU gate's reference is PyTorch fp32; the GPU gate's is the same file on the CPU, so that weight rounding is judged once."""
+"""The CPU gate's reference is PyTorch fp32; the GPU gate's is the same file on the CPU, so that weight rounding is
+judged once."""
+
+GPU_PRECISIONS: tuple[Precision, ...] = ("fp16", "fp32")
+"""What the GPU gate computes in: the delegate's default, then fp32, which tells rounding from a wrong graph."""
 
 AT_LEAST = frozenset({"cosine", "correlation", "headroom"})
 
@@ -40,8 +45,9 @@ AT_LEAST = frozenset({"cosine", "correlation", "headroom"})
 class Check:
     """One gate's verdict on one subject.
 
-    gate: `exact`, `graph`, `cpu`, `gpu`, `headroom`. subject: a file's name, or `tower` for what is judged in PyTorch. backend: what ran it, with
-    its version. figures and thresholds: by the same names where a threshold applies. detail: one sentence for people.
+    gate: `exact`, `graph`, `cpu`, `gpu`, `headroom`. subject: a file's name, or `tower` for what is judged in PyTorch.
+    backend: what ran it, with its version. figures and thresholds: by the same names where a threshold applies. detail:
+    one sentence for people.
     """
 
     gate: str
@@ -102,7 +108,8 @@ def graph_gate(path: Path, runtime: str) -> Check:
 def cpu_gate(
     path: Path, precision: str, inputs: Sequence[Arrays], reference: Sequence[np.ndarray]
 ) -> tuple[Check, list[np.ndarray]]:
-    """Gate 3: the file on LiteRT's CPU runtime against the reference; also returns the outputs, which the GPU gate wants."""
+    """Gate 3: the file on LiteRT's CPU runtime against the reference; also returns the outputs, which the GPU gate
+    wants."""
     model = open_model(path, backend="cpu")
     outputs = [next(iter(model.run(arrays).values())) for arrays in inputs]
     figures = parity.compare(reference, outputs).as_dict() | {"images": len(inputs)}
@@ -114,14 +121,15 @@ def cpu_gate(
 def gpu_gate(
     path: Path,
     precision: str,
-    compute: Literal["fp16", "fp32"],
+    compute: Precision,
     inputs: Sequence[Arrays],
     cpu_outputs: Sequence[np.ndarray],
     *,
     required: bool = False,
     timeout_s: float = 900,
 ) -> Check:
-    """Gate 4: the file on the real ML Drift delegate, strict, computing in `compute`; skipped without an adapter unless `required`."""
+    """Gate 4: the file on the real ML Drift delegate, strict, computing in `compute`; skipped without an adapter unless
+    `required`."""
     output = next(iter(open_model(path, backend="cpu").outputs))
     run = run_on_gpu(path, inputs, compute, timeout_s, [{output: o} for o in cpu_outputs])
     figures: dict[str, Any] = run_figures(run) | {"images": len(inputs)}
@@ -132,7 +140,8 @@ def gpu_gate(
         return Check("gpu", path.name, backend, "failed", run.detail, figures)
     figures |= parity.compare(cpu_outputs, [o[output] for o in run.outputs]).as_dict()
     thresholds = THRESHOLDS[f"gpu {compute}", precision]
-    detail = f"{run.ops_on_gpu} of {run.ops} ops on ML Drift, correlation {figures['correlation']:.7f}, |norm - 1| {figures['norm_error']:.0e}"
+    shown = f"correlation {figures['correlation']:.7f}, |norm - 1| {figures['norm_error']:.0e}"
+    detail = f"{run.ops_on_gpu} of {run.ops} ops on ML Drift, {shown}"
     return _measured("gpu", path.name, backend, figures, thresholds, detail)
 
 

@@ -1,9 +1,9 @@
 """Gate 5: how far each reduction is from what fp16 can hold, measured in PyTorch, and the scales that follow.
 
-ML Drift sums in fp16: past 65504 a sum is inf. On the other side, squares below 6.1e-5 lose bits and below 6e-8 are zero. The
-towers' reductions are the LayerNorms' sums of squares, every Linear and matrix product, and the L2 norm of the embedding;
-`measure` records the largest value of each over the images given, and for the norms also the smallest mean of squares over tokens;
-`Reduction.largest` is that value *as the graph forms it*, with the scale it carries.
+ML Drift sums in fp16: past 65504 a sum is inf. On the other side, squares below 6.1e-5 lose bits and below 6e-8 are
+zero. The towers' reductions are the LayerNorms' sums of squares, every Linear and matrix product, and the L2 norm of
+the embedding; `measure` records the largest value of each over the images given, and for the norms also the smallest
+mean of squares over tokens; `Reduction.largest` is that value *as the graph forms it*, with the scale it carries.
 """
 
 import math
@@ -24,25 +24,29 @@ FP16_MAX = 65504.0
 FP16_SMALLEST_NORMAL = 2.0**-14
 
 ENOUGH = 4.0
-"""Headroom every reduction must keep on the images measured: other images go higher (4x in a sum of squares is 2x in amplitude)."""
+"""Headroom every reduction must keep on the images measured: other images go higher (4x in a sum of squares is 2x in
+amplitude)."""
 
 LARGEST_STREAM_SCALE = 1.0 / 32
 """The residual stream's scale where nothing asks for a smaller one; it carries amplitudes up to about 1000."""
 
 COMFORTABLE_SUM = 1024.0
-"""What the scales of a single tensor (stem, pool, head) aim for: 64x of headroom above, room for small elements below."""
+"""What the scales of a single tensor (stem, pool, head) aim for: 64x of headroom above, room for small elements
+below."""
 
 QUIET = 4 * FP16_SMALLEST_NORMAL
-"""A norm whose quietest token has a smaller mean of squares gets a gain of its own: much below, its squares are subnormal."""
+"""A norm whose quietest token has a smaller mean of squares gets a gain of its own: much below, its squares are
+subnormal."""
 
 
 @dataclass(frozen=True)
 class Reduction:
     """One reduction of the tower, the extremes over all tokens and images measured.
 
-    kind: `layernorm` and `l2` (sums of squares), `linear` and `matmul` (their outputs). scale: power of two that the summed terms carry in
-    the graph. unscaled: the largest sum, or |output|, without it. smallest: the smallest mean of squares over tokens, unscaled (norms;
-    else NaN). peak: largest |element|, unscaled, of what a norm reads or a product gives.
+    kind: `layernorm` and `l2` (sums of squares), `linear` and `matmul` (their outputs). scale: power of two that the
+    summed terms carry in the graph. unscaled: the largest sum, or |output|, without it. smallest: the smallest mean of
+    squares over tokens, unscaled (norms; else NaN). peak: largest |element|, unscaled, of what a norm reads or a
+    product gives.
     """
 
     name: str
@@ -95,7 +99,8 @@ def rescaled(reductions: Sequence[Reduction], scales: Scales) -> list[Reduction]
 
 
 def choose_scales(reductions: Sequence[Reduction]) -> Scales:
-    """Scales under which each sum of squares that was measured keeps its headroom and no quiet norm's squares vanish."""
+    """Scales under which each sum of squares that was measured keeps its headroom and no quiet norm's squares
+    vanish."""
     norms = {r.name: r for r in reductions if r.kind == "layernorm"}
     stream_norms = [r for r in norms.values() if not r.name.startswith(("stem.", "pool."))]
     stream = _fitting(max(r.unscaled for r in stream_norms), FP16_MAX / ENOUGH, most=LARGEST_STREAM_SCALE)
@@ -121,7 +126,8 @@ def least(reductions: Sequence[Reduction]) -> Reduction:
 
 
 def _fitting(sum_of_squares: float, limit: float, most: float = math.inf) -> float:
-    """The largest power of two, `most` at most, by which terms can be scaled so that their sum of squares stays within `limit`."""
+    """The largest power of two, `most` at most, by which terms can be scaled so that their sum of squares stays within
+    `limit`."""
     if sum_of_squares <= 0:
         return min(1.0, most)
     return min(2.0 ** math.floor(math.log2(limit / sum_of_squares) / 2), most)

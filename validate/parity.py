@@ -10,7 +10,8 @@ import numpy as np
 class Parity:
     """Figures of outputs against a reference, the worst over the inputs given.
 
-    cosine, correlation (Pearson): lowest; both are blind to scale. norm_error: largest | ||actual|| / ||reference|| - 1 |. max_abs_diff: largest
+    cosine, correlation (Pearson): lowest; both are blind to scale. norm_error: largest | ||actual|| / ||reference|| - 1
+    |. max_abs_diff: largest
     |actual - reference| of any element. NaN or inf anywhere in the actual output makes every figure NaN.
     """
 

@@ -288,12 +288,13 @@ def _dequantized_constant(view: _View, op: Op, params: Mapping[str, Any]) -> str
 
 
 def _rank_mismatch(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
-    activations = sorted(view.activations(op), key=lambda tensor: len(tensor.shape))
-    if (
-        len(activations) != 2
-        or len(activations[0].shape) == len(activations[1].shape)
-        or activations[0].shape[:1] in ((), (1,))
-    ):
+    activations = view.activations(op)
+    if len(activations) != 2 or not op.outputs or len({len(tensor.shape) for tensor in activations}) == 1:
+        return None
+    lower = min(activations, key=lambda tensor: len(tensor.shape))
+    # Alignment is no matter for a leading 1, for as many elements, or for a second input that is only repeated.
+    same_size = math.prod(activations[0].shape) == math.prod(activations[1].shape)
+    if lower.shape[:1] in ((), (1,)) or same_size or activations[0].shape == op.outputs[0].shape:
         return None
     return f"joins {_text(activations[0])} and {_text(activations[1])}"
 

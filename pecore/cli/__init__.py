@@ -14,7 +14,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Perception Encoder towers as LiteRT graphs for a phone's GPU.\n\n--debug, anywhere, shows the traceback of an error.",
+    help="Perception Encoder towers as LiteRT graphs for a phone's GPU.\n\n--debug, anywhere: an error's traceback.",
 )
 
 

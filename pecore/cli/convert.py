@@ -48,6 +48,7 @@ def convert(
         from pecore.conversion import Options
         from pecore.conversion import convert as run
         from validate.report import table
+        from validate.rules import runtimes
 
         variant = find(size)
         options = Options(
@@ -56,7 +57,7 @@ def convert(
             input_range=input_range,
             gpu="require" if require_gpu else "auto" if gpu else "skip",
             images=images,
-            **({"runtime": runtime} if runtime else {}),
+            runtime=runtime or runtimes()[-1],
         )
         stage("loading weights")
         loaded = checkpoints.load(variant, checkpoint or weights, seed=seed, amplitude=synthetic_amplitude)

@@ -16,7 +16,8 @@ def inspect(
     runtime: Annotated[str | None, typer.Option(help="LiteRT version whose rules apply; the newest known.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
 ) -> None:
-    """Show a .tflite's ops, ranks and sizes, and what ML Drift refuses or gets wrong in it (exit code 1 if anything)."""
+    """Show a .tflite's ops, ranks and sizes, and what ML Drift refuses or gets wrong in it (exit code 1 if
+    anything)."""
     from validate.graph import constant_bytes, macs, max_rank, op_counts, read_graph
     from validate.rules import BLOCKING, check, runtimes
 

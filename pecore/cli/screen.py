@@ -1,4 +1,5 @@
-"""What the user sees: results on stdout, progress and errors on stderr, and the third-party libraries' chatter nowhere."""
+"""What the user sees: results on stdout, progress and errors on stderr, and the third-party libraries' chatter
+nowhere."""
 
 import json
 import os
@@ -37,8 +38,9 @@ def show_json(content: Mapping[str, Any]) -> None:
 def working(verbose: bool = False) -> Iterator[Callable[[str], None]]:
     """Long work: yields a function to call with each stage's name.
 
-    On a terminal the current stage and its time are shown in one line; elsewhere each stage is a line. Whatever else is written
-    to stdout or stderr meanwhile, by native code too, is kept from the screen unless `verbose`, and shown after an unexpected error.
+    On a terminal the current stage and its time are shown in one line; elsewhere each stage is a line. Whatever else is
+    written to stdout or stderr meanwhile, by native code too, is kept from the screen unless `verbose`, and shown after
+    an unexpected error.
     """
     started = time.monotonic()
     if verbose:

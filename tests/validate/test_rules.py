@@ -416,7 +416,15 @@ def test_without_its_flaw_a_graph_passes(builder, tmp_path):
     total = builder.tensor(1, 1, 1)
     builder.op("SUM", [n, axes], total, options="ReducerOptions", keepDims=True)  # several axes, few elements
     builder.op("MUL", [n, total], out, options="MulOptions")
-    assert check(read_graph(builder.write(tmp_path / "sound.tflite", [x, h], [out]))) == []
+    rows, table, moved, repeated = (
+        builder.tensor(*shape) for shape in ((4, 8), (1, 2, 4, 8), (1, 1, 4, 8), (1, 2, 4, 8))
+    )
+    builder.op("ADD", [rows, out], moved, options="AddOptions")  # other ranks, as many elements
+    builder.op("ADD", [table, rows], repeated, options="AddOptions")  # of lower rank, and second
+    assert (
+        check(read_graph(builder.write(tmp_path / "sound.tflite", [x, h, rows, table], [moved, repeated])), "2.1.5")
+        == []
+    )
 
 
 def test_a_newer_runtime_gets_the_newest_rules_and_a_note(builder, tmp_path):
