@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -22,6 +21,7 @@ from validate import exactness, gates, headroom, report
 from validate.gates import Check
 from validate.gpu import NO_ADAPTER_REMEDY, probe
 from validate.photographs import photographs
+from validate.reference import REFERENCE, save_reference
 from validate.rules import runtimes
 
 SIGNATURE = "serving_default"
@@ -100,13 +100,14 @@ def convert(
         images = [torch.from_numpy(preprocess(image, variant.image_size)) for _, image in shots]
         stage(f"measuring headroom on {len(shots)} photographs")
         model = build_tower(variant, weights.state_dict)
-        scales, reductions = fit_scales(model, images)
+        scales, reductions = headroom.fit_scales(model, images)
         checks = [gates.headroom_gate(reductions)]
         stage("computing the reference in PyTorch")
         with torch.no_grad():
-            reference = [F.normalize(model(image), dim=-1).numpy() for image in images]
+            reference = [{"embedding": F.normalize(model(image), dim=-1).numpy()} for image in images]
+        layout, value_range = options.input_layout, options.input_range
         inputs = [
-            preprocess(image, variant.image_size, layout=options.input_layout, value_range=options.input_range)  # type: ignore[arg-type]
+            {"image": preprocess(image, variant.image_size, layout=layout, value_range=value_range)}  # type: ignore[arg-type]
             for _, image in shots
         ]
         files = {p: staged.folder / f"{variant.artefact}_{p}.tflite" for p in dict.fromkeys(options.precisions)}
@@ -119,15 +120,20 @@ def convert(
             tower = rewrite(
                 model,
                 scales,
-                input_layout=options.input_layout,
-                input_range=options.input_range,
+                input_layout=layout,
+                input_range=value_range,
                 keep_norm_weights=keep_norm_weights,
             )
-            _export(tower, torch.from_numpy(np.zeros_like(inputs[0])), made, staged.folder, stage)
+            _export(tower, torch.from_numpy(inputs[0]["image"]), made, staged.folder, stage)
         del model, tower
 
         for precision, path in files.items():
-            checks += judge(path, precision, inputs, reference, options, stage)
+            checks.append(gates.graph_gate(path, options.runtime))
+            stage(f"running {path.name} on the CPU")
+            check, outputs = gates.cpu_gate(path, precision, inputs, reference)
+            some = slice(options.gpu_images)
+            checks += [check, *gates.gpu_gates(path, precision, inputs[some], outputs[some], options.gpu, stage)]
+        save_reference(staged.folder / REFERENCE, inputs[: options.gpu_images], reference[: options.gpu_images])
         return _finish(variant, weights, options, scales, staged, files, checks, [name for name, _ in shots])
 
 
@@ -149,40 +155,6 @@ def _export(
         ) from error
     if "fp32" not in files:
         source.unlink()
-
-
-def fit_scales(model: torch.nn.Module, images: Sequence[torch.Tensor]) -> tuple[Scales, list[headroom.Reduction]]:
-    """The scales that `images` ask for, and every reduction measured under them."""
-    first = Scales()
-    reductions = headroom.measure(rewrite(model, first), first, images)
-    scales = headroom.choose_scales(reductions)
-    return scales, headroom.rescaled(reductions, scales)
-
-
-def judge(
-    path: Path,
-    precision: str,
-    inputs: Sequence[np.ndarray],
-    reference: Sequence[np.ndarray],
-    options: Options,
-    stage: Callable[[str], None],
-) -> list[Check]:
-    """Gates 2 to 4 on one file."""
-    arrays = [{"image": i} for i in inputs]
-    checks = [gates.graph_gate(path, options.runtime)]
-    stage(f"running {path.name} on the CPU")
-    cpu, outputs = gates.cpu_gate(path, precision, arrays, reference)
-    checks.append(cpu)
-    if options.gpu == "skip":
-        return [*checks, Check("gpu", path.name, "ML Drift", "skipped", "left out on request")]
-    some = slice(options.gpu_images)
-    for compute in gates.GPU_PRECISIONS:
-        stage(f"running {path.name} on ML Drift in {compute} (a minute or two on a software driver)")
-        required = options.gpu == "require"
-        checks.append(gates.gpu_gate(path, precision, compute, arrays[some], outputs[some], required=required))
-        if checks[-1].outcome == "skipped":
-            break
-    return checks
 
 
 def _about(weights: Weights) -> dict[str, Any]:

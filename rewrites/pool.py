@@ -5,8 +5,8 @@ refuses (and a constant right side has been mis-computed on phones); its kv proj
 
 The way round: everything constant is folded, and the heads' outputs are picked by a broadcast product and a reduction.
 
-  - scores: q_h . (W_k x + b_k) = (W_k^T q_h) . x + const, so all heads' scores are one Linear(C, heads). The constant is
-    the same for every token of a head, and softmax ignores it.
+  - scores: q_h . (W_k x + b_k) = (W_k^T q_h) . x + const, so all heads' scores are one Linear(C, heads). The constant
+    is the same for every token of a head, and softmax ignores it.
   - values: attention weights sum to 1, so sum_n a_hn (W_v x_n + b_v) = W_v (sum_n a_hn x_n) + b_v: pool the tokens
     first, then project the `heads` pooled rows instead of all N tokens.
   - each head keeps its own C/heads channels of that: times a constant 0/1 mask [heads, C], SUM over heads.

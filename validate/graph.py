@@ -294,6 +294,13 @@ def constant_bytes(graph: Graph) -> dict[str, int]:
     return dict(total)
 
 
+def weights_precision(graph: Graph) -> str:
+    """fp32, fp16 or int8: what most bytes of the constants are stored in."""
+    stored = constant_bytes(graph)
+    names = {"float16": "fp16", "int8": "int8", "float32": "fp32"}
+    return names[max(names, key=lambda dtype: stored.get(dtype, 0))]
+
+
 def macs(graph: Graph) -> int:
     """Multiply-accumulates of one run: those of FULLY_CONNECTED, BATCH_MATMUL, CONV_2D and DEPTHWISE_CONV_2D."""
     return sum(_op_macs(op) for op in graph.ops)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from rewrites.matmul import MatMul
 from rewrites.norm import ScaledLayerNorm, UnitNorm
-from rewrites.tower import Scales, Tower
+from rewrites.tower import Scales, Tower, rewrite
 
 FP16_MAX = 65504.0
 FP16_SMALLEST_NORMAL = 2.0**-14
@@ -118,6 +118,14 @@ def choose_scales(reductions: Sequence[Reduction]) -> Scales:
         pool=1.0 if pool is None else _fitting(pool.unscaled, COMFORTABLE_SUM),
         head=_fitting(head.unscaled, COMFORTABLE_SUM),
     )
+
+
+def fit_scales(model: Any, images: Sequence[Tensor]) -> tuple[Scales, list[Reduction]]:
+    """The scales that timm's tower `model` asks for on `images`, and its reductions under them."""
+    first = Scales()
+    reductions = measure(rewrite(model, first), first, images)
+    scales = choose_scales(reductions)
+    return scales, rescaled(reductions, scales)
 
 
 def least(reductions: Sequence[Reduction]) -> Reduction:

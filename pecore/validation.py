@@ -1,0 +1,126 @@
+"""Judge what exists: a bundle, or any `.tflite` with a reference of its maker's."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from convert import bundle
+from convert.checkpoint import load
+from convert.variants import Variant, build_tower
+from pecore.errors import InputError
+from pecore.preprocess import preprocess
+from pecore.runtime import open_model
+from validate import exactness, gates, headroom
+from validate.gates import Check
+from validate.graph import read_graph, weights_precision
+from validate.photographs import photographs
+from validate.reference import REFERENCE, load_reference
+from validate.rules import runtimes
+
+NOISE_SEED = 0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to judge by: the rules of `runtime`; the GPU gate `auto`, `require` or `skip`; `reference`, an .npz of one's
+    own; `checkpoint`, the weights of a bundle that is not synthetic."""
+
+    runtime: str = runtimes()[-1]
+    gpu: str = "auto"
+    reference: Path | None = None
+    checkpoint: Path | None = None
+
+
+def validate(path: Path, options: Options, stage: Callable[[str], None] = print) -> list[Check]:
+    """Every gate that can be run on a bundle's folder or on a `.tflite`.
+
+    Raises:
+        InputError: there is nothing to judge at `path`, or it can't be read.
+    """
+    if not path.is_dir():
+        return judge_file(path, options.reference, options, stage)
+    manifest = _manifest(path)
+    checks = [_integrity(path, manifest)]
+    if checks[0].outcome == "failed":
+        return checks
+    checks += _judge_weights(manifest, options, stage)
+    reference = options.reference or path / REFERENCE
+    for name in manifest["files"]:
+        if name.endswith(".tflite"):
+            checks += judge_file(path / name, reference, options, stage)
+    return checks
+
+
+def judge_file(path: Path, reference: Path | None, options: Options, stage: Callable[[str], None]) -> list[Check]:
+    """Gates 2 to 4 on one file; without a reference the GPU is held against the CPU on seeded noise."""
+    precision = weights_precision(read_graph(path))
+    checks = [gates.graph_gate(path, options.runtime)]
+    stage(f"running {path.name} on the CPU")
+    model = open_model(path, backend="cpu")
+    if reference is None:
+        rng = np.random.default_rng(NOISE_SEED)
+        samples = [{n: rng.standard_normal(s.shape).astype(s.dtype) for n, s in model.inputs.items()}]
+        outputs = [model.run(sample) for sample in samples]
+        detail = "nothing to compare with: give --reference FILE.npz"
+        checks.append(Check("cpu", path.name, "LiteRT CPU", "skipped", detail))
+    else:
+        samples, expected = load_reference(reference, model.inputs, model.outputs)
+        check, outputs = gates.cpu_gate(path, precision, samples, expected)
+        checks.append(check)
+    return checks + gates.gpu_gates(path, precision, samples, outputs, options.gpu, stage)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / bundle.MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest["files"].keys()
+        Variant(**manifest["variant"])
+        return manifest
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder} holds no {bundle.MANIFEST}, so it is no bundle; give a bundle or a .tflite"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is not a manifest of ours ({error}); convert the model again") from error
+
+
+def _integrity(folder: Path, manifest: dict[str, Any]) -> Check:
+    wrong = [
+        name
+        for name, file in manifest["files"].items()
+        if not (folder / name).is_file() or bundle.sha256(folder / name) != file["sha256"]
+    ]
+    detail = f"{', '.join(wrong)}: missing or not as made" if wrong else f"{len(manifest['files'])} files as made"
+    return Check("files", folder.name, "sha256", "failed" if wrong else "passed", detail)
+
+
+def _judge_weights(manifest: dict[str, Any], options: Options, stage: Callable[[str], None]) -> list[Check]:
+    """Gates 1 and 5, which need the weights: synthetic ones are made again, others have to be given."""
+    weights = manifest["weights"]
+    variant = Variant(**manifest["variant"])
+    if not weights["synthetic"] and options.checkpoint is None:
+        detail = "needs the weights: give --checkpoint FILE"
+        return [Check(gate, "tower", "PyTorch", "skipped", detail) for gate in ("exact", "headroom")]
+    stage("loading weights")
+    loaded = (
+        load(variant, "synthetic", seed=weights["seed"], amplitude=weights["amplitude"])
+        if weights["synthetic"]
+        else load(variant, options.checkpoint or "hub")
+    )
+    if not weights["synthetic"] and loaded.sha256 != weights["sha256"]:
+        raise InputError(
+            f"{options.checkpoint} is not the checkpoint of this bundle, {weights['source']}: give that one"
+        )
+    model = build_tower(variant, loaded.state_dict)
+    images = [torch.from_numpy(preprocess(image, variant.image_size)) for _, image in photographs()]
+    stage(f"measuring headroom on {len(images)} photographs")
+    scales, reductions = headroom.fit_scales(model, images)
+    stage("comparing the tower with timm in float64")
+    difference = exactness.max_difference(model, scales, images[0])
+    return [gates.exact_gate(difference), gates.headroom_gate(reductions)]
