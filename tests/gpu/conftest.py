@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from convert.export import export_tflite
 from validate.gpu import NO_ADAPTER_REMEDY, Adapter, probe
 
 Convert = Callable[[str, torch.nn.Module, torch.Tensor], Path]
@@ -30,22 +31,12 @@ def adapter(probed: Adapter | None) -> Adapter:
 @pytest.fixture(scope="session")
 def convert(tmp_path_factory: pytest.TempPathFactory) -> Convert:
     """convert(name, module, example image) -> path of a `.tflite` with the signature `image` -> `embedding`."""
-    import litert_torch
-
-    class Named(torch.nn.Module):
-        def __init__(self, module: torch.nn.Module) -> None:
-            super().__init__()
-            self.module = module
-
-        def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-            return {"embedding": self.module(image)}
-
     folder = tmp_path_factory.mktemp("graphs")
 
     def convert(name: str, module: torch.nn.Module, image: torch.Tensor) -> Path:
         path = folder / f"{name}.tflite"
         if not path.exists():
-            litert_torch.convert(Named(module).eval(), sample_kwargs={"image": image}).export(str(path))
+            export_tflite(module, {"image": image}, path)
         return path
 
     return convert

@@ -92,9 +92,9 @@ def test_refused_ops_are_named_with_the_delegates_reason(convert):
             super().__init__()
             self.linear = torch.nn.Linear(64, 64)
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            x = self.linear(x).reshape(1, 8, 4, 4, 4).permute(0, 2, 1, 4, 3)
-            return self.linear(x.reshape(1, 8, 64))
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            image = self.linear(image).reshape(1, 8, 4, 4, 4).permute(0, 2, 1, 4, 3)
+            return self.linear(image.reshape(1, 8, 64))
 
     run = run_on_gpu(convert("rank5", RankFive(), torch.randn(1, 8, 64)))
     assert run.verdict is Verdict.REFUSED
@@ -107,8 +107,8 @@ def test_refused_ops_are_named_with_the_delegates_reason(convert):
 
 def test_l2_normalization_is_refused(convert):
     class Normalise(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x / torch.sqrt((x * x).sum(-1, keepdim=True))
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image / torch.sqrt((image * image).sum(-1, keepdim=True))
 
     run = run_on_gpu(convert("l2", Normalise(), torch.randn(1, 64)))
     assert run.verdict is Verdict.REFUSED
@@ -118,8 +118,8 @@ def test_l2_normalization_is_refused(convert):
 
 def test_int64_is_refused(convert, tmp_path):
     class Count(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return (x.to(torch.int32) + 1).to(torch.float32)
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return (image.to(torch.int32) + 1).to(torch.float32)
 
     # litert-torch writes int32 where torch says int64, so the flaw has to be put in by hand.
     path = convert("count", Count(), torch.randn(1, 64))
@@ -149,10 +149,10 @@ def test_a_crash_in_the_delegate_is_a_verdict(convert):
     from litert_torch.hlfb import StableHLOCompositeBuilder
 
     class Composite(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
             builder = StableHLOCompositeBuilder("odml.rms_norm", {"epsilon": 1e-5})
-            x = builder.mark_inputs(x)
-            return builder.mark_outputs(x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-5))
+            image = builder.mark_inputs(image)
+            return builder.mark_outputs(image * torch.rsqrt((image * image).mean(-1, keepdim=True) + 1e-5))
 
     run = run_on_gpu(convert("composite", Composite(), torch.randn(1, 8, 64)))
     assert run.verdict is Verdict.CRASHED
@@ -185,11 +185,11 @@ class Slow(torch.nn.Module):
         super().__init__()
         self.widen, self.mix = torch.nn.Linear(1, 1024), torch.nn.Linear(1024, 1024)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.widen(x)
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        image = self.widen(image)
         for _ in range(16):
-            x = torch.relu(self.mix(x))
-        return x.mean(1)
+            image = torch.relu(self.mix(image))
+        return image.mean(1)
 
 
 @pytest.fixture(scope="session")

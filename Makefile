@@ -1,0 +1,42 @@
+# Everything a fresh machine with Python 3.11+ needs is done by these targets: `make demo`, `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-gpu lint types gpu-driver setup clean
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "pecore-litert needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+# Convert B16 from synthetic weights (nothing is downloaded) and run every gate that can run.
+demo: $(READY)
+	$(BIN)/python convert_pecore.py --size B16 --weights synthetic
+
+# Everything that needs no GPU driver.
+test: $(READY)
+	$(BIN)/python -m pytest
+
+# The real GPU delegate; a software Vulkan driver will do: make gpu-driver.
+test-gpu: $(READY)
+	$(BIN)/python -m pytest -m gpu
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+gpu-driver:
+	scripts/install_gpu_driver.sh
+
+clean:
+	rm -rf $(VENV) out build *.egg-info .pytest_cache .mypy_cache .ruff_cache
