@@ -14,7 +14,7 @@ from convert.checkpoint import Weights
 from convert.export import export_tflite
 from convert.quantize import PRECISIONS, quantize
 from convert.variants import Variant, build_tower
-from pecore.errors import InputError
+from pecore.errors import GateError, InputError
 from pecore.preprocess import preprocess
 from rewrites.tower import INPUT_LAYOUTS, INPUT_RANGES, Scales, rewrite
 from validate import exactness, gates, headroom, report
@@ -92,10 +92,11 @@ def convert(
 
     Raises:
         InputError: what was given can't be used; nothing is left behind.
+        GateError: `gpu` is `require` and there is no adapter; nothing is left behind either.
     """
     with bundle.staging(target) as staged:
         if options.gpu == "require" and probe() is None:
-            raise InputError(f"--require-gpu, but there is no GPU adapter: {NO_ADAPTER_REMEDY}")
+            raise GateError(f"--require-gpu, but there is no GPU adapter: {NO_ADAPTER_REMEDY}")
         shots = list(photographs(options.images))
         images = [torch.from_numpy(preprocess(image, variant.image_size)) for _, image in shots]
         stage(f"measuring headroom on {len(shots)} photographs")

@@ -114,9 +114,8 @@ def _judge_weights(manifest: dict[str, Any], options: Options, stage: Callable[[
         else load(variant, options.checkpoint or "hub")
     )
     if not weights["synthetic"] and loaded.sha256 != weights["sha256"]:
-        raise InputError(
-            f"{options.checkpoint} is not the checkpoint of this bundle, {weights['source']}: give that one"
-        )
+        made_from = weights["source"]
+        raise InputError(f"{options.checkpoint} is not what this bundle was made from, {made_from}: give that one")
     model = build_tower(variant, loaded.state_dict)
     images = [torch.from_numpy(preprocess(image, variant.image_size)) for _, image in photographs()]
     stage(f"measuring headroom on {len(images)} photographs")

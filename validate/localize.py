@@ -21,14 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from pecore.errors import InputError
+from pecore.errors import GateError, InputError
 from pecore.runtime import Arrays, Precision, open_model
 from validate.expose import expose
 from validate.gpu import Verdict, run_on_gpu
 from validate.graph import Graph, Op, Tensor, read_graph, weights_precision
 
 Runner = Callable[[Path, Arrays], Arrays]
-"""Runs a file on inputs by name; outputs by name. Raises InputError where it can't."""
+"""Runs a file on inputs by name; outputs by name. Raises InputError where there is no such backend, GateError where it
+can't run the file."""
 
 Values = dict[int, np.ndarray]
 """Arrays by tensor index."""
@@ -106,7 +107,7 @@ class Localization:
 
     columns: what was compared with what. parts: one row for each part, its last tensor. inside: a row for each step of
     the parts that are the first wrong ones. first: column -> the first wrong row, as deep as it is known, or None.
-    notes: columns that could not be had, and why.
+    skipped: backends that are not to be had here, and why. broken: those that could not run the file, and why.
     """
 
     columns: Mapping[str, str]
@@ -114,18 +115,20 @@ class Localization:
     parts: Sequence[Row]
     inside: Sequence[Row]
     first: Mapping[str, Row | None]
-    notes: Mapping[str, str] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    broken: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def found(self) -> bool:
-        return any(row is not None for row in self.first.values())
+    def sound(self) -> bool:
+        return not self.broken and all(row is None for row in self.first.values())
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "columns": dict(self.columns),
             "threshold": self.threshold,
             "first": {column: row and row.as_dict() for column, row in self.first.items()},
-            "notes": dict(self.notes),
+            "skipped": dict(self.skipped),
+            "broken": dict(self.broken),
             "parts": [row.as_dict() for row in self.parts],
             "inside": [row.as_dict() for row in self.inside],
         }
@@ -158,7 +161,8 @@ def localize(
         raise InputError(f"{path} computes no float32 tensor of a fixed shape; there is nothing to look into")
     columns = {"cpu": f"LiteRT CPU against {reference[0]}"} if reference else {}
     columns |= {name: f"{name} against LiteRT CPU" for name in runners}
-    notes: dict[str, str] = {}
+    skipped: dict[str, str] = {}
+    broken: dict[str, str] = {}
 
     def measure(some: Sequence[Step], what: str) -> list[Row]:
         with tempfile.TemporaryDirectory(prefix="pecore-localize-") as folder:
@@ -167,12 +171,14 @@ def localize(
             stage(f"running {what} on the CPU")
             cpu = _values(cpu_runner(copy, inputs), names)
             compared = {"cpu": (reference[1](some), cpu)} if reference else {}
-            for name in [n for n in runners if n not in notes]:
+            for name in [n for n in runners if n not in skipped | broken]:
                 stage(f"running {what} on {name}")
                 try:
                     compared[name] = cpu, _values(runners[name](copy, inputs), names)
                 except InputError as error:
-                    notes[name] = str(error)
+                    skipped[name] = str(error)
+                except GateError as error:
+                    broken[name] = str(error)
         rows = []
         for step in some:
             i = step.tensor.index
@@ -182,10 +188,10 @@ def localize(
 
     by_part = {part: list(group) for part, group in groupby(everything, key=lambda step: step.part)}
     parts = measure([group[-1] for group in by_part.values()], f"{len(by_part)} parts of {path.name}")
-    if len(notes) == len(columns):
-        why = "; ".join(notes.values()) or "no GPU and no reference"
+    if len(skipped) == len(columns):
+        why = "; ".join(dict.fromkeys(skipped.values())) or "no GPU and no reference"
         raise InputError(f"there is nothing to compare {path.name} with ({why}): give --reference FILE.tflite")
-    columns = {name: what for name, what in columns.items() if name not in notes}
+    columns = {name: what for name, what in columns.items() if name not in skipped | broken}
     first = {column: _first(parts, column, threshold) for column in columns}
     inside: list[Row] = []
     for part in dict.fromkeys(row.step.part for row in first.values() if row):
@@ -194,7 +200,7 @@ def localize(
         if row:
             deeper = [r for r in inside if r.step.part == row.step.part]
             first[column] = _first(deeper, column, threshold) or row
-    return Localization(columns, threshold, parts, inside, first, notes)
+    return Localization(columns, threshold, parts, inside, first, skipped, broken)
 
 
 def _first(rows: Sequence[Row], column: str, threshold: float) -> Row | None:
@@ -211,8 +217,10 @@ def gpu_runner(precision: Precision) -> Runner:
 
     def run(path: Path, inputs: Arrays) -> Arrays:
         result = run_on_gpu(path, [inputs], precision)
-        if result.verdict is not Verdict.RAN:
+        if result.verdict is Verdict.NO_ADAPTER:
             raise InputError(result.detail)
+        if result.verdict is not Verdict.RAN:
+            raise GateError(result.detail)
         return result.outputs[0]
 
     return run

@@ -26,23 +26,19 @@ def plot_headroom(reductions: Sequence[Reduction], scales: Scales, path: Path, t
     norms = [r for r in rescaled(reductions, scales) if r.kind in ("layernorm", "l2")]
     places = range(len(norms))
     figure, (top, bottom) = _panels(2, title, len(norms), (3, 2))
-    top.axhline(FP16_MAX, color=RED, linewidth=1)
-    top.annotate("65504, fp16's maximum", (0, FP16_MAX), (4, 4), textcoords="offset points", color=RED, fontsize=8)
-    for label, values, style in (
-        ("largest |x|", [r.peak for r in norms], {"color": GREY, "linestyle": ":"}),
-        ("sum of squares, unscaled (plain LayerNorm)", [r.unscaled for r in norms], {"color": RED, "linestyle": "--"}),
-        (f"sum of squares as formed (stream x {_power(scales.stream)})", [r.largest for r in norms], {"color": BLUE}),
+    _label_line(top, FP16_MAX, "65504, fp16's maximum")
+    for label, values, colour, line in (
+        ("largest |x|", [r.peak for r in norms], GREY, ":"),
+        ("sum of squares, unscaled (plain LayerNorm)", [r.unscaled for r in norms], RED, "--"),
+        (f"sum of squares as formed (stream x {_power(scales.stream)})", [r.largest for r in norms], BLUE, "-"),
     ):
-        top.plot(places, values, marker=".", label=label, **style)
+        top.plot(places, values, marker=".", label=label, color=colour, linestyle=line)
     top.set_yscale("log")
-    top.set_ylabel("value")
+    top.set_ylabel("|x|, sum of squares")
     top.legend(fontsize=8, loc="best", framealpha=0.9)
     headroom = [math.log2(r.headroom) for r in norms]
     bottom.bar(places, headroom, color=[BLUE if r.headroom >= ENOUGH else RED for r in norms], width=0.7)
-    bottom.axhline(math.log2(ENOUGH), color=RED, linewidth=1)
-    bottom.annotate(
-        f"{ENOUGH:g}x is asked for", (0, math.log2(ENOUGH)), (4, 3), textcoords="offset points", color=RED, fontsize=8
-    )
+    _label_line(bottom, math.log2(ENOUGH), f"{ENOUGH:g}x is asked for")
     bottom.set_ylabel("headroom, powers of two")
     _name_places(bottom, [r.name.removeprefix("blocks.") for r in norms])
     _save(figure, path)
@@ -67,15 +63,7 @@ def plot_localization(found: Localization, path: Path, title: str) -> None:
             axes.axvline(place, color=colour, linewidth=1, linestyle=":")
             where = f" {first.step.part}: {first.step.name}"
             axes.annotate(where, (place, 0.02), xycoords=("data", "axes fraction"), color=colour, fontsize=8)
-    axes.axhline(found.threshold, color=RED, linewidth=1)
-    axes.annotate(
-        f"threshold {found.threshold:g}",
-        (0, found.threshold),
-        (4, 4),
-        textcoords="offset points",
-        color=RED,
-        fontsize=8,
-    )
+    _label_line(axes, found.threshold, f"threshold {found.threshold:g}")
     axes.set_ylabel("error (the larger of relative and channel)")
     axes.legend(fontsize=8, loc="best", framealpha=0.9)
     _name_places(axes, [row.step.part for row in found.parts])
@@ -100,6 +88,14 @@ def _panels(count: int, title: str, places: int, heights: Sequence[float]) -> tu
         axes.grid(axis="y", alpha=0.25)
         axes.set_axisbelow(True)
     return figure, list(panels)
+
+
+def _label_line(axes: Axes, height: float, text: str) -> None:
+    """A limit across the panel, named at its right end, clear of the marks."""
+    axes.axhline(height, color=RED, linewidth=1)
+    axes.annotate(
+        text, (1, height), (4, 0), ("axes fraction", "data"), "offset points", color=RED, fontsize=8, va="center"
+    )
 
 
 def _name_places(axes: Axes, names: Sequence[str]) -> None:

@@ -33,7 +33,7 @@ def load_reference(
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as error:
         raise InputError(f"{path} can't be read as an .npz of arrays ({error}); write one with numpy.savez") from error
     wanted = {**inputs, **outputs}
     for name, spec in wanted.items():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from pecore.errors import InputError
+from pecore.errors import GateError, InputError
 
 app = typer.Typer(
     name="pecore",
@@ -28,12 +28,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from pecore.cli import convert, inspect, validate  # noqa: F401  (each registers its verb)
+    from pecore.cli import convert, headroom, inspect, localize, validate  # noqa: F401  (each registers its verb)
 
     try:
         app(args=[a for a in args if a != "--debug"], prog_name="pecore")
-    except InputError as error:
+    except (InputError, GateError) as error:
         if debug:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, GateError) else 2)

@@ -1,0 +1,225 @@
+"""PE-Core's text tower, as open_clip has it: its weights from the hub, a local file, or a seed, and its tokenizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convert.checkpoint import CLIP_FILE, Kind, fetch, load, read_tensors
+from convert.fingerprint import fingerprint
+from convert.synthetic import BIAS, LOGIT_SCALE, NORM_SPREAD, QK_GAIN, normal
+from convert.variants import Variant
+from pecore.errors import InputError
+
+SHOWN = 3  # differing keys named in an error
+OUTSIDE = frozenset({"positional_embedding", "text_projection"})  # Meta's text keys at the top, besides the prefixes
+PREFIXES = ("token_embedding.", "transformer.", "ln_final.")
+EMBED = 0.3  # standard deviation of synthetic token and position tables
+GAINS = {"attn.out_proj.weight": 0.7, "mlp.c_proj.weight": 0.9}  # of synthetic branches, as in `synthetic.GAINS`
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Sizes of a text tower, in open_clip's words; `dataclasses.replace(config, layers=2)` is a small one."""
+
+    context_length: int
+    vocab_size: int
+    width: int
+    heads: int
+    layers: int
+    output_dim: int
+
+
+@dataclass(frozen=True)
+class TextWeights:
+    """Checked weights of one text tower and where they are from; the fields are `checkpoint.Weights`'s.
+
+    `state_dict` has open_clip's keys without `text.`, float32. `fingerprint` is of the vision tower in the same file
+    (`convert.fingerprint`): the one that these texts belong to; None for synthetic ones, which the seed tells apart.
+    """
+
+    state_dict: Mapping[str, Tensor]
+    kind: Kind
+    source: str
+    file: Path | None
+    sha256: str | None
+    logit_scale: float
+    fingerprint: str | None
+    seed: int | None = None
+
+    @property
+    def synthetic(self) -> bool:
+        return self.kind == "synthetic"
+
+    def about(self) -> dict[str, Any]:
+        """Where the weights are from, as a manifest keeps it."""
+        names = ("kind", "source", "sha256", "synthetic", "seed", "fingerprint")
+        return {name: getattr(self, name) for name in names} | {"file": self.file.name if self.file else None}
+
+
+@lru_cache
+def text_config(variant: Variant) -> TextConfig:
+    """The sizes of the variant's text tower, from the table that open_clip carries."""
+    import open_clip
+
+    config = open_clip.get_model_config(variant.open_clip_name)
+    return TextConfig(**config["text_cfg"], output_dim=config["embed_dim"])
+
+
+def load_text(
+    variant: Variant, source: str | Path = "hub", *, seed: int = 0, config: TextConfig | None = None
+) -> TextWeights:
+    """Text weights for `variant` from "hub", from "synthetic" (`seed`), or from a file with both towers, by its path.
+
+    `config` is the variant's own where None.
+
+    Raises:
+        InputError: whatever can't be fetched, read or trusted, holds no text tower, or does not fit `variant`.
+    """
+    config = config or text_config(variant)
+    if source == "synthetic":
+        said = f"synthetic, seed {seed}"
+        return TextWeights(synthetic_text(config, seed), "synthetic", said, None, None, LOGIT_SCALE, None, seed)
+    hub = source == "hub"
+    path = fetch(variant.clip_repo, CLIP_FILE) if hub else Path(source)
+    both = load(variant, path)
+    if not both.has_text or both.logit_scale is None:
+        raise InputError(
+            f"{path} holds a vision tower alone: pass {CLIP_FILE} of {variant.clip_repo}, or Meta's .pt, which have "
+            "the text tower of the same checkpoint as well"
+        )
+    return TextWeights(
+        state_dict=_text_tensors(read_tensors(path), config, variant, path),
+        kind="hub" if hub else both.kind,
+        source=f"{variant.clip_repo}@{path.parent.name}" if hub else both.source,
+        file=path,
+        sha256=both.sha256,
+        logit_scale=both.logit_scale,
+        fingerprint=fingerprint(both.state_dict),
+    )
+
+
+def build_text_tower(config: TextConfig, state_dict: Mapping[str, Tensor]) -> Any:
+    """open_clip's own `TextTransformer` with these weights, in eval mode; it shares their memory.
+
+    Maps ids `[n, context_length]` int64 to embeddings `[n, output_dim]` *before* L2 normalisation.
+    """
+    tower = _create(config)
+    tower.load_state_dict(state_dict, strict=True, assign=True)
+    tower.attn_mask = tower.build_causal_mask()  # no part of a state dict
+    return tower.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def encode_ids(tower: Any, ids: Tensor) -> Tensor:
+    """L2-normalised embeddings `[n, output_dim]` of ids `[n, context_length]`; open_clip's `encode_text`, less work.
+
+    The sequence is cut after the last end-of-text token of the batch. The mask is causal and pooling is at that token,
+    so nothing of what is left out, padding alone, could have reached the result.
+    """
+    ends = ids.argmax(-1)  # the end-of-text id is the highest
+    count = int(ends.max()) + 1
+    x = tower.token_embedding(ids[:, :count]) + tower.positional_embedding[:count]
+    x = tower.transformer(x, attn_mask=tower.attn_mask[:count, :count])
+    pooled = tower.ln_final(x[torch.arange(len(ids)), ends])
+    return torch.nn.functional.normalize(pooled @ tower.text_projection, dim=-1)
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """CLIP's byte-pair tokenizer, which open_clip carries: no download."""
+
+    context_length: int
+    start: int
+    end: int
+    encode: Callable[[str], list[int]]
+    name: str = "CLIP BPE, 49408 tokens, lower-cased"
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """`[n, context_length]` int64, zero-padded; what is too long is cut, with the end-of-text token last."""
+        ids = torch.zeros(len(texts), self.context_length, dtype=torch.int64)
+        for row, text in zip(ids, texts):
+            tokens = [self.start, *self.encode(text)][: self.context_length - 1] + [self.end]
+            row[: len(tokens)] = torch.tensor(tokens)
+        return ids
+
+    def count(self, text: str) -> int:
+        """Tokens that `text` takes, start and end included; beyond `context_length` it is cut."""
+        return len(self.encode(text)) + 2
+
+
+@lru_cache
+def tokenizer(context_length: int) -> Tokenizer:
+    """The tokenizer of a tower with this context."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    clip = SimpleTokenizer(context_length=context_length)
+    return Tokenizer(context_length, clip.sot_token_id, clip.eot_token_id, clip.encode)
+
+
+def synthetic_text(config: TextConfig, seed: int) -> dict[str, Tensor]:
+    """State dict of a text tower drawn from `seed`, every tensor away from its neutral value, as `synthetic.py` does
+    for the vision tower (without massive activations)."""
+    return {key: _synthetic(key, shape, config, seed) for key, shape in _shapes(config).items()}
+
+
+def _synthetic(key: str, shape: tuple[int, ...], config: TextConfig, seed: int) -> Tensor:
+    z = normal(f"text.{key}", shape, seed)
+    if key.endswith("embedding.weight") or key == "positional_embedding":
+        return z * EMBED
+    if key.endswith("bias"):
+        return z * BIAS
+    if len(shape) == 1:
+        return 1 + z * NORM_SPREAD
+    fan_in = shape[0] if key == "text_projection" else shape[1]  # the projection is stored transposed
+    z *= GAINS.get(".".join(key.split(".")[-3:]), 1.0) / math.sqrt(fan_in)
+    if key.endswith("in_proj_weight"):
+        z[: 2 * config.width] *= QK_GAIN
+    return z
+
+
+@lru_cache(maxsize=32)
+def _shapes(config: TextConfig) -> Mapping[str, tuple[int, ...]]:
+    return {key: tuple(tensor.shape) for key, tensor in _create(config).state_dict().items()}
+
+
+def _create(config: TextConfig) -> Any:
+    from open_clip.transformer import TextTransformer
+
+    with torch.device("meta"):
+        return TextTransformer(**asdict(config))
+
+
+def _text_tensors(
+    tensors: Mapping[str, Tensor], config: TextConfig, variant: Variant, path: Path
+) -> dict[str, Tensor]:
+    """The text tower's tensors under open_clip's keys, which are Meta's with `text.` before them."""
+    if any(key.startswith("text.") for key in tensors):
+        found = {k.removeprefix("text."): t for k, t in tensors.items() if k.startswith("text.")}
+    else:
+        found = {k: t for k, t in tensors.items() if k in OUTSIDE or k.startswith(PREFIXES)}
+    found.pop("attn_mask", None)  # a constant, which some files hold
+    expected = _shapes(config)
+    differences = [
+        f"{key} is {list(found[key].shape) if key in found else 'missing'} instead of {list(shape)}"
+        for key, shape in expected.items()
+        if key not in found or tuple(found[key].shape) != shape
+    ] + [f"{key} is unknown" for key in found if key not in expected]
+    if differences:
+        more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+        raise InputError(
+            f"the text tower in {path} does not fit {variant.size} ({'; '.join(differences[:SHOWN])}{more}): pass "
+            f"PE-Core {variant.size}'s checkpoint"
+        )
+    out = {key: tensor.float().contiguous() for key, tensor in found.items()}
+    for key, tensor in out.items():
+        if not tensor.isfinite().all():
+            raise InputError(f"{path} has NaN or infinity in {key}: download it again, or pass another checkpoint")
+    return out

@@ -1,0 +1,196 @@
+"""pecore headroom"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from pecore.cli import app
+from pecore.cli.screen import show, show_json, working
+from pecore.errors import InputError
+
+if TYPE_CHECKING:
+    from validate.headroom import Reduction
+    from validate.subnormal import Subnormals
+
+
+@app.command(epilog="Example:  pecore headroom --size B16 --weights synthetic --save headroom.png")
+def headroom(
+    size: Annotated[str | None, typer.Option(help="T16, S16, B16, L14 or G14.")] = None,
+    timm_model: Annotated[
+        str | None, typer.Option(help="A timm model's name instead, with its weights from the hub or --checkpoint.")
+    ] = None,
+    weights: Annotated[str, typer.Option(help="hub, or synthetic: seeded, needs no network.")] = "hub",
+    checkpoint: Annotated[Path | None, typer.Option(help="A local file of weights instead.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of photographs to measure on, instead of the built-in ones.")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the plot over depth to this PNG file.")] = None,
+    synthetic_amplitude: Annotated[float, typer.Option(help="Largest activation of synthetic weights.")] = 400.0,
+    seed: Annotated[int, typer.Option(help="Of synthetic weights.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")] = False,
+) -> None:
+    """Measure how far a tower's sums are from what fp16 holds, and the scales that follow (exit code 1 if they don't
+    suffice)."""
+    if (size is None) == (timm_model is None):
+        raise InputError("give one of --size and --timm-model, as in pecore headroom --size B16")
+    with working(verbose) as stage:
+        stage("loading weights")
+        import torch
+
+        from convert import checkpoint as checkpoints
+        from convert.variants import build_tower, find
+        from pecore.preprocess import preprocess
+        from rewrites.tower import rewrite
+        from validate import headroom as reductions_of
+        from validate.photographs import photographs
+        from validate.plots import plot_headroom
+        from validate.subnormal import subnormal_weights
+
+        if size is not None:
+            variant = find(size)
+            loaded = checkpoints.load(variant, checkpoint or weights, seed=seed, amplitude=synthetic_amplitude)
+            model: Any = build_tower(variant, loaded.state_dict)
+            title = f"{variant.artefact}, {'SYNTHETIC weights: ' * loaded.synthetic}{loaded.source}"
+        else:
+            model = timm_tower(str(timm_model), checkpoint)
+            title = f"{timm_model}, {checkpoint or 'weights from the hub'}"
+        side = model.patch_embed.img_size[0]
+        mean, std = (torch.tensor(model.pretrained_cfg[k]).reshape(3, 1, 1) for k in ("mean", "std"))
+        pixels = [torch.from_numpy(preprocess(image, side, value_range="0..1")) for _, image in photographs(images)]
+        stage(f"measuring {len(pixels)} photographs")
+        scales, reductions = reductions_of.fit_scales(model, [(p - mean) / std for p in pixels])
+        usual = replace(scales, stream=reductions_of.LARGEST_STREAM_SCALE, gains={})
+        by_default = reductions_of.least(reductions_of.rescaled(reductions, usual))
+        subnormals = subnormal_weights(rewrite(model, scales))
+        title += f"; {len(pixels)} photographs"
+        if save:
+            stage("drawing")
+            write_plot(save, lambda: plot_headroom(reductions, scales, save, title))
+    tightest = reductions_of.least(reductions)
+    enough = tightest.headroom >= reductions_of.ENOUGH
+    if as_json:
+        show_json(
+            {
+                "tower": title,
+                "scales": asdict(scales),
+                "least": tightest.as_dict(),
+                "least_with_default_stream_scale": by_default.as_dict(),
+                "enough": enough,
+                "reductions": [r.as_dict() for r in reductions],
+                "fp16_weights": [s.as_dict() for s in subnormals],
+            }
+        )
+    else:
+        gains = ", ".join(f"{name} x {gain:g}" for name, gain in scales.gains.items())
+        show(
+            parts_table(reductions, title),
+            f"Scales: stream {power(scales.stream)}, stem {power(scales.stem)}, pool {power(scales.pool)}, "
+            f"head {power(scales.head)}; gains: {gains or 'none'}.",
+            subnormal_line(subnormals),
+            _verdict(by_default, tightest, scales.stream, usual.stream, reductions_of.ENOUGH),
+        )
+    raise typer.Exit(0 if enough else 1)
+
+
+def timm_tower(name: str, checkpoint: Path | None) -> Any:
+    """A timm model by name, refused before its weights are fetched where no rewrite covers it."""
+    import timm
+
+    from convert.checkpoint import read_tensors
+    from rewrites.tower import UnsupportedTowerError, check_block, check_tower
+
+    try:
+        model: Any = timm.create_model(name, pretrained=False)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"timm has no model {name!r} ({error}): see timm.list_models('vit_pe_core*')") from error
+    try:
+        check_tower(model)
+        for i, block in enumerate(model.blocks):
+            check_block(block, f"blocks.{i}")
+    except UnsupportedTowerError as error:
+        raise InputError(f"{name} can't be measured ({error}): give a PE-Core tower, such as --size B16") from error
+    if checkpoint:
+        try:
+            model.load_state_dict(read_tensors(checkpoint))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{checkpoint} does not fit {name} ({reason}): give its timm checkpoint") from error
+    else:
+        try:
+            model = timm.create_model(name, pretrained=True)
+        except Exception as error:  # the hub's errors and its HTTP client's share no base
+            raise InputError(
+                f"the weights of {name} could not be fetched ({type(error).__name__}): give --checkpoint FILE"
+            ) from error
+    return model.eval().requires_grad_(False)
+
+
+def write_plot(path: Path, draw: Any) -> None:
+    """Draw, with a sentence for a place that can't be written to."""
+    if path.suffix.lower() != ".png":
+        raise InputError(f"--save writes a PNG file, not {path.name}: give a name that ends in .png")
+    try:
+        draw()
+    except OSError as error:
+        raise InputError(f"{path} can't be written ({error.strerror}): give --save another place") from error
+
+
+def power(scale: float) -> str:
+    """A power of two, for people."""
+    return f"1/{1 / scale:g}" if scale < 1 else f"{scale:g}"
+
+
+def parts_table(reductions: Sequence["Reduction"], title: str) -> Table:
+    """One row for the stem, each block, the final norm, the pool and the head: the tightest norm, the tightest
+    product."""
+    out = Table(title=title, title_justify="left", header_style="bold")
+    for column in ("part", "largest |x|", "sum of squares", "scale", "as formed", "headroom", "least of products"):
+        out.add_column(column, justify="left" if column in ("part", "least of products") else "right")
+    parts: dict[str, list[Reduction]] = {}
+    for r in reductions:
+        parts.setdefault(".".join(r.name.split(".")[: 2 if r.name.startswith("blocks.") else 1]), []).append(r)
+    for part, found in parts.items():
+        norms = [r for r in found if r.kind in ("layernorm", "l2")]
+        products = [r for r in found if r not in norms]
+        cells = [""] * 5
+        if norms:
+            r = min(norms, key=lambda r: r.headroom)
+            cells = [f"{r.peak:.4g}", f"{r.unscaled:.4g}", power(r.scale), f"{r.largest:.4g}", _times(r)]
+        if products:
+            r = min(products, key=lambda r: r.headroom)
+            cells.append(f"{r.name.removeprefix(part + '.')}: {r.largest:.4g}, {_times(r)}")
+        out.add_row(part, *cells)
+    return out
+
+
+def _times(r: "Reduction") -> str:
+    return f"2^{math.log2(r.headroom):.1f}" if math.isfinite(r.headroom) and r.headroom > 0 else "-"
+
+
+def subnormal_line(kinds: Sequence["Subnormals"]) -> str:
+    """What fp16 makes of the weights, in one line; kinds that would lose less than 0.1 % are left out."""
+    shown = [
+        f"{s.kind} {100 * s.share:.2g}% ({100 * s.lost:.2g}% of the norm{f', {s.zero:,} are 0' if s.zero else ''})"
+        for s in kinds
+        if s.lost >= 0.001
+    ]
+    return f"Weights below fp16's normal numbers (lost on a GPU that flushes them): {', '.join(shown) or 'none'}."
+
+
+def _verdict(by_default: "Reduction", tightest: "Reduction", stream: float, usual: float, enough: float) -> str:
+    said = []
+    if by_default.headroom < enough and stream != usual:
+        said.append(
+            f"With the stream's default scale {power(usual)} the least headroom is {by_default.headroom:.3g}x "
+            f"({by_default.name}): too little. {power(stream)} follows; `pecore convert` picks it by itself."
+        )
+    said.append(f"Least headroom {tightest.headroom:.3g}x ({tightest.name}); {enough:g}x is asked for.")
+    if tightest.headroom < enough:
+        said.append("NOT ENOUGH: no scale of a norm helps this one; fp16 will overflow on other images.")
+    return "\n".join(said)

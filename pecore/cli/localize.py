@@ -1,0 +1,215 @@
+"""pecore localize"""
+
+import json
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from pecore.cli import app
+from pecore.cli.headroom import write_plot
+from pecore.cli.screen import show, show_json, working
+from pecore.errors import InputError
+
+if TYPE_CHECKING:
+    from pecore.runtime import Arrays, Model
+    from validate.localize import Error, Localization, Row
+
+SHOWN_AFTER = 3
+"""Steps shown after the first wrong one; what follows is wrong because it was."""
+
+
+@app.command(epilog="Example:  pecore localize out/pe_core_base_224 --save localize.png")
+def localize(
+    target: Annotated[str, typer.Argument(help="Any .tflite, a bundle's folder, or a size, which is converted first.")],
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="A .tflite of the same conversion to hold the CPU against (the float32 one, say)."),
+    ] = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(help="An .npz of arrays by the graph's input names, [samples, ...]; the first is run."),
+    ] = None,
+    weights: Annotated[str, typer.Option(help="For a size: hub, or synthetic.")] = "hub",
+    checkpoint: Annotated[Path | None, typer.Option(help="The weights that a size or bundle is made from.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Error from which a step is wrong: 0.05, with int8 weights 0.2.")
+    ] = None,
+    gpu: Annotated[bool, typer.Option("--gpu/--no-gpu", help="Run the GPU delegate, in fp16 and in fp32.")] = True,
+    save: Annotated[Path | None, typer.Option(help="Write the plot over depth to this PNG file.")] = None,
+    synthetic_amplitude: Annotated[float, typer.Option(help="Largest activation of synthetic weights.")] = 400.0,
+    seed: Annotated[int, typer.Option(help="Of synthetic weights.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON, every step.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")] = False,
+) -> None:
+    """Find the first block, and the step in it, that a backend gets wrong (exit code 1 if there is one)."""
+    with working(verbose) as stage, tempfile.TemporaryDirectory(prefix="pecore-localize-") as folder:
+        stage("starting")
+        from pecore.runtime import open_model
+        from validate import localize as search
+        from validate.plots import plot_localization
+
+        path, tower, about = Path(target), None, ""
+        if not path.exists() and not path.suffix:
+            path, tower, about = convert_size(target, checkpoint or weights, synthetic_amplitude, seed, folder, stage)
+        elif path.is_dir() or (path.parent / "manifest.json").is_file():
+            path, tower, about = from_bundle(path, checkpoint, stage)
+        model = open_model(path, backend="cpu")
+        arrays = sample(model, inputs or path.parent / "reference.npz", required=inputs is not None)
+        held: tuple[str, Any] | None = None
+        if reference:
+            held = reference.name, search.file_reference(reference, arrays)
+        elif tower is not None:
+            held = "PyTorch", search.torch_reference(tower, arrays)
+        runners = {f"ML Drift {p}": search.gpu_runner(p) for p in ("fp16", "fp32")} if gpu else {}
+        found = search.localize(path, arrays, runners, held, threshold, stage)
+        title = f"{path.name}{about}"
+        if save:
+            write_plot(save, lambda: plot_localization(found, save, title))
+    if as_json:
+        show_json({"file": path.name, **found.as_dict()})
+    else:
+        show(*tables(found, title), *sentences(found))
+    raise typer.Exit(0 if found.sound else 1)
+
+
+def convert_size(
+    size: str, source: str | Path, amplitude: float, seed: int, folder: str, stage: Callable[[str], None]
+) -> tuple[Path, Any, str]:
+    """The fp16 file that a conversion would make of a size, in `folder`; its tower in PyTorch; what to call it."""
+    import torch
+
+    from convert.checkpoint import load
+    from convert.export import export_tflite
+    from convert.quantize import quantize
+    from convert.variants import VARIANTS, build_tower, find
+    from pecore.preprocess import preprocess
+    from rewrites.tower import rewrite
+    from validate.headroom import fit_scales
+    from validate.photographs import photographs
+
+    if size.upper() not in {v.size for v in VARIANTS}:
+        raise InputError(f"{size} is neither a file, a bundle's folder nor a size: give one of them, such as B16")
+    variant = find(size)
+    stage("loading weights")
+    loaded = load(variant, source, seed=seed, amplitude=amplitude)
+    model = build_tower(variant, loaded.state_dict)
+    images = [torch.from_numpy(preprocess(image, variant.image_size)) for _, image in photographs()]
+    stage(f"measuring headroom on {len(images)} photographs")
+    tower = rewrite(model, fit_scales(model, images)[0])
+    stage("converting to .tflite")
+    whole, path = Path(folder, "fp32.tflite"), Path(folder, f"{variant.artefact}_fp16.tflite")
+    export_tflite(tower, {"image": images[0]}, whole)
+    quantize(whole, path, "fp16")
+    return path, tower, f", {'SYNTHETIC weights: ' * loaded.synthetic}{loaded.source}"
+
+
+def from_bundle(path: Path, checkpoint: Path | None, stage: Callable[[str], None]) -> tuple[Path, Any, str]:
+    """A file of a bundle (the first, where its folder is given), its tower in PyTorch, and what to call it.
+
+    The tower is None where the bundle does not list the file, or its weights are neither synthetic nor given.
+    """
+    from convert.checkpoint import load
+    from convert.variants import Variant, build_tower
+    from rewrites.tower import Scales, rewrite
+
+    folder = path if path.is_dir() else path.parent
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        files = {name: f for name, f in manifest["files"].items() if name.endswith(".tflite")}
+        path = folder / next(iter(files)) if path.is_dir() else path
+        weights, taken = manifest["weights"], manifest["input"]
+        variant, scales = Variant(**manifest["variant"]), Scales(**manifest["scales"])
+    except FileNotFoundError as error:
+        raise InputError(f"{folder} holds no manifest.json, so it is no bundle; give a bundle or a .tflite") from error
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        raise InputError(f"the manifest in {folder} is not one of ours ({error!r}); convert the model again") from error
+    about = f", {'SYNTHETIC weights: ' * weights['synthetic']}{weights['source']}"
+    if path.name not in files or not (weights["synthetic"] or checkpoint):
+        return path, None, about
+    stage("loading weights")
+    source = "synthetic" if weights["synthetic"] else checkpoint or "hub"
+    loaded = load(variant, source, seed=weights["seed"] or 0, amplitude=weights["amplitude"] or 0.0)
+    if loaded.sha256 != weights["sha256"]:
+        raise InputError(f"{checkpoint} is not the checkpoint of this bundle, {weights['source']}: give that one")
+    tower = rewrite(
+        build_tower(variant, loaded.state_dict),
+        scales,
+        input_layout=taken["layout"],
+        input_range=taken["range"],
+        keep_norm_weights=files[path.name]["precision"] == "int8",
+    )
+    return path, tower, about
+
+
+def sample(model: "Model", file: Path, required: bool) -> "Arrays":
+    """The first sample of an .npz; without one, a photograph where an input looks like an image, else seeded noise."""
+    from pecore.preprocess import preprocess
+    from validate.gpu_child import noise
+    from validate.photographs import photographs
+    from validate.reference import load_reference
+
+    if required or file.is_file():
+        return load_reference(file, model.inputs, {})[0][0]
+    arrays = noise(model.inputs)
+    for name, spec in model.inputs.items():
+        for layout, channels, side in (("nchw", 1, 2), ("nhwc", 3, 1)):
+            shape = spec.shape
+            if len(shape) == 4 and shape[channels] == 3 and shape[side] == shape[side + 1] and spec.dtype == "float32":
+                arrays[name] = preprocess(next(photographs())[1], shape[side], layout=layout)  # type: ignore[arg-type]
+    return arrays
+
+
+def tables(found: "Localization", title: str) -> list[Table]:
+    """Errors over depth, and inside the parts that are the first wrong ones."""
+    out = [_table(found, found.parts, f"{title}: the last tensor of each part")]
+    for part in dict.fromkeys(row.step.part for row in found.inside):
+        rows = [row for row in found.inside if row.step.part == part]
+        wrong = [i for i, row in enumerate(rows) if row in found.first.values()]
+        out.append(_table(found, rows[: max(wrong, default=0) + 1 + SHOWN_AFTER], f"Inside {part}"))
+    return out
+
+
+def _table(found: "Localization", rows: Sequence["Row"], title: str) -> Table:
+    out = Table(title=title, title_justify="left", header_style="bold")
+    for name in ("part", "step", "op"):
+        out.add_column(name)
+    out.add_column("largest", justify="right")
+    for what in found.columns.values():
+        out.add_column(f"{what}\ncorrelation  relative   channel", no_wrap=True)
+    for row in rows:
+        step = row.step
+        cells = [_figures(row.errors.get(column), found.threshold) for column in found.columns]
+        out.add_row(step.part, step.name, f"{step.op.name} ({step.op.index})", f"{row.largest:.3g}", *cells)
+    return out
+
+
+def _figures(error: "Error | None", threshold: float) -> str:
+    if error is None:
+        return ""
+    if error.nonfinite:
+        text = f"{error.nonfinite:,} elements inf or NaN"
+    else:
+        correlation = "        -" if math.isnan(error.correlation) else f"{error.correlation:9.6f}"
+        text = f"{correlation}    {error.relative:8.1e}  {error.channel:8.1e}"
+    return text if error.size <= threshold else f"[bold red]{text}[/]"
+
+
+def sentences(found: "Localization") -> list[str]:
+    """The verdict, one sentence for each column, and what could not be run."""
+    said = []
+    for column, what in found.columns.items():
+        row = found.first[column]
+        if row is None:
+            said.append(f"{what}: no part is past {found.threshold:g}.")
+        else:
+            error = row.errors[column]
+            figure = f"{error.nonfinite:,} elements inf or NaN" if error.nonfinite else f"error {error.size:.2g}"
+            where = f"{row.step.part}, {row.step.name}, {row.step.op.name} (op {row.step.op.index})"
+            said.append(f"{what}: wrong from {where} on: {figure}.")
+    said += [f"{name} was left out: {why}." for name, why in found.skipped.items()]
+    return said + [f"{name} FAILED to run it: {why}; pecore validate says more." for name, why in found.broken.items()]

@@ -1,0 +1,109 @@
+"""What the tests share: small towers of every make, photographs, and the conversions that take seconds."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from convert.export import export_tflite
+from convert.quantize import quantize
+from convert.synthetic import synthetic_state_dict
+from convert.variants import VARIANTS, Variant, build_tower, find
+from pecore.preprocess import preprocess
+from rewrites.tower import Scales, rewrite
+from validate import headroom
+
+SHOTS = ("astronaut", "chelsea", "coffee", "rocket")
+
+
+@pytest.fixture(scope="session")
+def shots() -> list[Image.Image]:
+    """Photographs, from scikit-image."""
+    from skimage import data
+
+    return [Image.fromarray(getattr(data, name)()) for name in SHOTS]
+
+
+def small(size: str, depth: int = 2, grid: int = 4) -> Variant:
+    """A variant of its width and heads, with `depth` blocks and grid x grid patches."""
+    variant = find(size)
+    return replace(variant, depth=depth, image_size=grid * variant.patch)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A small tower of timm's in float64 and what its modules read and wrote for a photograph, by their names."""
+
+    variant: Variant
+    model: Any
+    image: Tensor  # [1, 3, s, s]
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+@pytest.fixture(scope="session", params=[v.size for v in VARIANTS])
+def seen(request: pytest.FixtureRequest, shots: list[Image.Image]) -> Iterator[Seen]:
+    """Each size in turn, at two blocks, massive activations of 400, LayerNorm weights and biases away from neutral."""
+    variant = small(request.param)
+    model: Any = build_tower(variant, synthetic_state_dict(variant), dtype=torch.float64)
+    image = torch.from_numpy(preprocess(shots[0], variant.image_size)).double()
+    out = Seen(variant, model, image, {}, {})
+
+    def record(name: str) -> Callable[[Any, Any, Any], None]:
+        def hook(module: Any, args: Any, output: Any) -> None:
+            out.inputs[name], out.outputs[name] = args[0], output
+
+        return hook
+
+    handles = [module.register_forward_hook(record(name)) for name, module in model.named_modules()]
+    with torch.no_grad():
+        model(image)
+    for handle in handles:
+        handle.remove()
+    yield out
+
+
+@dataclass(frozen=True)
+class Converted:
+    """T16 at its full depth with massive activations of 400, 64 x 64 pixels, converted with the scales it asks for.
+
+    files: by (precision of the weights, norm weights kept).
+    """
+
+    variant: Variant
+    model: Any
+    scales: Scales
+    reductions: list[headroom.Reduction]
+    inputs: list[dict[str, np.ndarray]]
+    reference: list[dict[str, np.ndarray]]
+    files: dict[tuple[str, bool], Path]
+
+    @property
+    def image(self) -> Tensor:
+        return torch.from_numpy(self.inputs[0]["image"])
+
+
+@pytest.fixture(scope="session")
+def converted(shots: list[Image.Image], tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    variant = small("T16", depth=12)
+    model: Any = build_tower(variant, synthetic_state_dict(variant))
+    inputs = [{"image": preprocess(shot, variant.image_size)} for shot in shots]
+    images = [torch.from_numpy(i["image"]) for i in inputs]
+    scales, reductions = headroom.fit_scales(model, images)
+    with torch.no_grad():
+        reference = [{"embedding": F.normalize(model(image), dim=-1).numpy()} for image in images]
+    folder = tmp_path_factory.mktemp("converted")
+    files = {(p, kept): folder / f"{p}_{kept}.tflite" for p in ("fp32", "fp16", "int8") for kept in (False, True)}
+    for kept in (False, True):
+        tower = rewrite(model, scales, keep_norm_weights=kept)
+        export_tflite(tower, {"image": images[0]}, files["fp32", kept])
+        for precision in ("fp16", "int8"):
+            quantize(files["fp32", kept], files[precision, kept], precision)
+    return Converted(variant, model, scales, reductions, inputs, reference, files)
