@@ -12,6 +12,7 @@ from convert import bundle
 from convert.card import model_card
 from convert.checkpoint import Weights
 from convert.export import export_tflite
+from convert.fingerprint import fingerprint
 from convert.quantize import PRECISIONS, quantize
 from convert.variants import Variant, build_tower
 from pecore.errors import GateError, InputError
@@ -21,10 +22,12 @@ from validate import exactness, gates, headroom, report
 from validate.gates import Check
 from validate.gpu import NO_ADAPTER_REMEDY, probe
 from validate.photographs import photographs
+from validate.plots import plot_headroom
 from validate.reference import REFERENCE, save_reference
 from validate.rules import runtimes
 
 SIGNATURE = "serving_default"
+HEADROOM_PLOT = "headroom.png"
 PREPROCESSING = {
     "summary": "RGB, squashed to the input's square (antialiased bilinear, as Pillow; no crop), then to the range",
     "resize": "squash",
@@ -103,6 +106,8 @@ def convert(
         model = build_tower(variant, weights.state_dict)
         scales, reductions = headroom.fit_scales(model, images)
         checks = [gates.headroom_gate(reductions)]
+        title = f"{variant.artefact}, {'SYNTHETIC weights: ' if weights.synthetic else ''}{weights.source}"
+        plot_headroom(reductions, scales, staged.folder / HEADROOM_PLOT, f"{title}; {len(shots)} photographs")
         stage("computing the reference in PyTorch")
         with torch.no_grad():
             reference = [{"embedding": F.normalize(model(image), dim=-1).numpy()} for image in images]
@@ -161,7 +166,8 @@ def _export(
 def _about(weights: Weights) -> dict[str, Any]:
     """Where the weights are from, as the manifest keeps it."""
     kept = {name: getattr(weights, name) for name in ("kind", "source", "sha256", "synthetic", "seed", "amplitude")}
-    return kept | {"file": weights.file.name if weights.file else None}
+    file = weights.file.name if weights.file else None
+    return kept | {"file": file, "fingerprint": fingerprint(weights.state_dict)}
 
 
 def _finish(

@@ -2,11 +2,13 @@
 
 The walls: open_clip's pooling finds the end-of-text token with an argmax over int64 ids and picks its row by advanced
 indexing: an ARG_MAX that does not convert, and GATHER_ND, which ML Drift refuses. The causal mask is -inf, which fp16
-arithmetic turns into NaN (0 * inf) as soon as something multiplies it.
+arithmetic turns into NaN (0 * inf) as soon as something multiplies it. And ML Drift (2.3.0, WebGPU) takes an
+EMBEDDING_LOOKUP with an ADD right behind it and gives every token the first one's row.
 
 The ways round:
 
-  - ids come in as int32, and one EMBEDDING_LOOKUP of a 1-D index reads the table;
+  - ids come in as int32, and one EMBEDDING_LOOKUP of a 1-D index reads the table; positions are added in the shape
+    [1, N, 1, C], whose RESHAPE keeps the ADD apart from it;
   - the mask is a constant [1, 1, N, N], added to the scores, with -10000 for -inf;
   - pooling is a product with a 0/1 row: e = (ids == end of text), then relu(e - number of end tokens before) keeps the
     first one only, as argmax does (a prompt can spell `<end_of_text>`). The count is one Linear with a triangular
@@ -61,12 +63,13 @@ class TextStem(nn.Module):
         )
         table, positions = (scaled(centred(t), scales.stream) for t in (table, positions))
         self.lookup = nn.Embedding.from_pretrained(table.weight.T.to(dtype).contiguous())
-        self.register_buffer("positions", positions.weight.T[None, None].to(dtype))
+        self.register_buffer("positions", positions.weight.T[None, :, None].to(dtype))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """`[1, N]` int32 -> `[1, 1, N, C]`."""
-        count, width = self.positions.shape[-2:]
-        return self.lookup(tokens.reshape(count)).reshape(1, 1, count, width) + self.positions
+        _, count, _, width = self.positions.shape
+        rows = self.lookup(tokens.reshape(count)).reshape(1, count, 1, width)
+        return (rows + self.positions).reshape(1, 1, count, width)
 
 
 class EndPool(nn.Module):

@@ -31,8 +31,13 @@ def shots() -> list[Image.Image]:
     return [Image.fromarray(getattr(data, name)()) for name in SHOTS]
 
 
-def small(size: str, depth: int = 2, grid: int = 4) -> Variant:
-    """A variant of its width and heads, with `depth` blocks and grid x grid patches."""
+@pytest.fixture(scope="session")
+def small() -> Callable[..., Variant]:
+    """small(size, depth=2, grid=4): that variant's width and heads, with `depth` blocks and grid x grid patches."""
+    return _small
+
+
+def _small(size: str, depth: int = 2, grid: int = 4) -> Variant:
     variant = find(size)
     return replace(variant, depth=depth, image_size=grid * variant.patch)
 
@@ -51,7 +56,7 @@ class Seen:
 @pytest.fixture(scope="session", params=[v.size for v in VARIANTS])
 def seen(request: pytest.FixtureRequest, shots: list[Image.Image]) -> Iterator[Seen]:
     """Each size in turn, at two blocks, massive activations of 400, LayerNorm weights and biases away from neutral."""
-    variant = small(request.param)
+    variant = _small(request.param)
     model: Any = build_tower(variant, synthetic_state_dict(variant), dtype=torch.float64)
     image = torch.from_numpy(preprocess(shots[0], variant.image_size)).double()
     out = Seen(variant, model, image, {}, {})
@@ -92,7 +97,7 @@ class Converted:
 
 @pytest.fixture(scope="session")
 def converted(shots: list[Image.Image], tmp_path_factory: pytest.TempPathFactory) -> Converted:
-    variant = small("T16", depth=12)
+    variant = _small("T16", depth=12)
     model: Any = build_tower(variant, synthetic_state_dict(variant))
     inputs = [{"image": preprocess(shot, variant.image_size)} for shot in shots]
     images = [torch.from_numpy(i["image"]) for i in inputs]

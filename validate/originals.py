@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rewrites.attention import Attention
 from rewrites.fold import after_norm, as_linear, from_linear, norm_affine
 from rewrites.pool import AttentionPool
-from rewrites.tower import Block, Scales, Tower, rewrite
+from rewrites.tower import Scales, rewrite
 
 PUBLISHED_SHIFT = 32.0
 """By which the published B/16 conversion divides before it squares; it multiplies the variance by the square of it."""
@@ -140,8 +140,15 @@ class AffineNorm(nn.Module):
         return self.norm(x) * self.weight + self.bias
 
 
+class RootNorm(nn.Module):
+    """x / sqrt(sum x^2), which the converter recognises as L2_NORMALIZATION."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / torch.sqrt((x * x).sum(-1, keepdim=True))
+
+
 class TorchNormalize(nn.Module):
-    """`F.normalize`: division by the L2 norm."""
+    """`F.normalize`: its clamp keeps the converter from recognising it; it stays SUM, POW, MAXIMUM, DIV."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(x, dim=-1)
@@ -162,14 +169,14 @@ class Untouched(nn.Module):
 class Pair:
     """A rewritten tower and what it was made from."""
 
-    tower: Tower
+    tower: Any
     model: Any
     scales: Scales
     dtype: torch.dtype
 
-    def blocks(self) -> Iterator[tuple[Block, Any]]:
+    def blocks(self) -> Iterator[tuple[Any, Any]]:
         """(rewritten, timm's), block by block."""
-        return zip(self.tower.blocks, self.model.blocks)  # type: ignore[arg-type]
+        return zip(self.tower.blocks, self.model.blocks)
 
 
 Swap = Callable[[Pair], nn.Module]
@@ -205,6 +212,10 @@ def with_norms(kind: Callable[[float], nn.Module]) -> Swap:
 def with_torch_matmul(pair: Pair) -> nn.Module:
     for ours, _ in pair.blocks():
         ours.attn.scores, ours.attn.context = TorchMatMul(), TorchMatMul()
+    return pair.tower
+
+
+def with_torch_matmul_in_pool(pair: Pair) -> nn.Module:
     pair.tower.pool.pooled = TorchMatMul()
     return pair.tower
 
@@ -236,7 +247,10 @@ def with_affine_norms(pair: Pair) -> nn.Module:
     for ours, theirs in pair.blocks():
         ours.attn = Attention(theirs.attn, folded, ours.attn.rope, ours.attn.proj, dtype)
         ours.mlp.fc1 = as_linear(from_linear(theirs.mlp.fc1), dtype)
-        ours.norm1, ours.norm2 = AffineNorm(ours.norm1, theirs.norm1, dtype), AffineNorm(ours.norm2, theirs.norm2, dtype)
+        ours.norm1, ours.norm2 = (
+            AffineNorm(ours.norm1, theirs.norm1, dtype),
+            AffineNorm(ours.norm2, theirs.norm2, dtype),
+        )
     tower.norm = AffineNorm(tower.norm, model.norm, dtype)
     tower.pool = AttentionPool(model.attn_pool, folded, pair.scales.pool, dtype)
     tower.pool.norm = AffineNorm(tower.pool.norm, model.attn_pool.norm, dtype)
@@ -244,9 +258,14 @@ def with_affine_norms(pair: Pair) -> nn.Module:
     return tower
 
 
-def with_torch_normalize(pair: Pair) -> nn.Module:
-    pair.tower.head.normalize = TorchNormalize()
-    return pair.tower
+def with_l2_norm(kind: Callable[[], nn.Module]) -> Swap:
+    """The final normalisation as `kind`."""
+
+    def swap(pair: Pair) -> nn.Module:
+        pair.tower.head.normalize = kind()
+        return pair.tower
+
+    return swap
 
 
 def _as_rewritten(pair: Pair) -> nn.Module:
@@ -277,16 +296,18 @@ class Row:
 
 ROWS: Sequence[Row] = (
     Row("none", "nothing: all rewrites", _as_rewritten),
-    Row("attention", "rank-4 attention (timm's 5-D qkv)", with_attention(FiveAxisAttention)),
-    Row("matmul", "rank-4 matrix product (torch.matmul)", with_torch_matmul),
+    Row("attention", "4-D attention: timm's 5-D qkv instead", with_attention(FiveAxisAttention)),
+    Row("matmul", "rank-4 products in attention: torch.matmul", with_torch_matmul),
+    Row("matmul-pool", "rank-4 product in the pool: torch.matmul", with_torch_matmul_in_pool),
     Row("transpose", "k's transpose as an op of its own", with_attention(FoldedTransposeAttention)),
-    Row("rope", "half-rotation RoPE (timm's interleaved)", with_interleaved_rope),
-    Row("pool", "folded pooling (timm's AttentionPoolLatent)", with_timm_pool, lambda s: replace(s, pool=1.0)),
-    Row("norm", "scaled LayerNorm (F.layer_norm)", with_norms(PlainLayerNorm), _unscaled),
-    Row("norm-published", "scaled LayerNorm (x/32, variance rebuilt)", with_norms(PublishedLayerNorm), _unscaled),
-    Row("mean", "mean-free stream (mean subtracted in each norm)", with_subtracted_means),
-    Row("affine", "folded affine of the LayerNorms", with_affine_norms),
-    Row("l2", "rsqrt form of the L2 norm (F.normalize)", with_torch_normalize),
+    Row("rope", "half-rotation RoPE: timm's interleaved one", with_interleaved_rope),
+    Row("pool", "folded pooling: timm's AttentionPoolLatent", with_timm_pool, lambda s: replace(s, pool=1.0)),
+    Row("norm", "scaled LayerNorm: F.layer_norm", with_norms(PlainLayerNorm), _unscaled),
+    Row("norm-published", "scaled LayerNorm: x/32, variance rebuilt", with_norms(PublishedLayerNorm), _unscaled),
+    Row("mean", "mean-free stream: each norm subtracts", with_subtracted_means),
+    Row("affine", "folded LayerNorm weights and biases", with_affine_norms),
+    Row("l2", "rsqrt in the L2 norm: x / sqrt(sum x^2)", with_l2_norm(RootNorm)),
+    Row("l2-normalize", "rsqrt in the L2 norm: F.normalize", with_l2_norm(TorchNormalize)),
     Row("l2-scale", "scale before the L2 norm", _as_rewritten, lambda s: replace(s, head=1.0)),
     Row("timm", "everything: timm's tower as it is", lambda pair: Untouched(pair.model, pair.dtype)),
 )

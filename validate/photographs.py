@@ -11,7 +11,7 @@ from pecore.errors import InputError
 from pecore.preprocess import load_image
 
 # Colour photographs that are in the wheel itself, so that nothing is downloaded.
-BUNDLED = ("astronaut", "cat", "coffee", "rocket", "hubble_deep_field", "immunohistochemistry", "retina")
+BUNDLED = ("astronaut", "cat", "coffee", "rocket", "retina")
 
 
 def photographs(folder: Path | None = None) -> Iterator[tuple[str, Image.Image]]:

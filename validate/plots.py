@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 
 from rewrites.tower import Scales
 from validate.headroom import ENOUGH, FP16_MAX, Reduction, rescaled
-from validate.localize import Localization, Row
+from validate.localize import Localization
 
 BLUE, GREEN, RED, GREY = "#1f6fb4", "#2a9134", "#c62828", "#767676"
 COLOURS = (GREEN, BLUE, "#b8860b", "#7b3fa0")
+SMALLEST = 1e-12  # 1 - correlation is 0, or less by rounding, where two tensors agree
 
 
 def plot_headroom(reductions: Sequence[Reduction], scales: Scales, path: Path, title: str) -> None:
@@ -45,33 +46,35 @@ def plot_headroom(reductions: Sequence[Reduction], scales: Scales, path: Path, t
 
 
 def plot_localization(found: Localization, path: Path, title: str) -> None:
-    """Write the error of each part over depth, one line for each column, with the first wrong part marked."""
-    figure, (axes,) = _panels(1, title, len(found.parts), (1,))
-    axes.set_yscale("log")
-    sizes = {c: [_size(row, c) for row in found.parts] for c in found.columns}
-    finite = [s for column in sizes.values() for s in column if 0 < s < math.inf]
-    ceiling = 3 * max([1.0, found.threshold, *finite])
+    """Write each part's error over depth, a line for each column, the first wrong part marked; below, 1 - correlation,
+    to show what that figure alone does not see."""
+    figure, (top, bottom) = _panels(2, title, len(found.parts), (3, 2))
+    top.set_yscale("log")
+    bottom.set_yscale("log")
+    sizes = {c: [row.errors[c].size if c in row.errors else math.nan for row in found.parts] for c in found.columns}
+    ceiling = 3 * max([1.0, found.threshold, *(s for column in sizes.values() for s in column if s < math.inf)])
+    marked = set()
     for (column, what), colour in zip(found.columns.items(), COLOURS):
-        known = [(i, s) for i, s in enumerate(sizes[column]) if not math.isnan(s)]
-        drawn = [min(s, ceiling) for _, s in known]
-        axes.plot([i for i, _ in known], drawn, marker=".", color=colour, label=what)
-        lost = [i for i, s in known if s == math.inf]
-        axes.plot(lost, [ceiling] * len(lost), "x", color=colour, label="inf or NaN" if lost else None)
+        top.plot([min(s, ceiling) for s in sizes[column]], marker=".", color=colour, label=what)
+        lost = [i for i, size in enumerate(sizes[column]) if size == math.inf]
+        top.plot(lost, [ceiling] * len(lost), "x", color=colour, label="inf or NaN" if lost else None)
+        blind = [1 - row.errors[column].correlation if column in row.errors else math.nan for row in found.parts]
+        bottom.plot([max(b, SMALLEST) for b in blind], marker=".", color=colour)
         first = found.first[column]
-        if first is not None:
-            place = next(i for i, row in enumerate(found.parts) if row.step.part == first.step.part)
-            axes.axvline(place, color=colour, linewidth=1, linestyle=":")
-            where = f" {first.step.part}: {first.step.name}"
-            axes.annotate(where, (place, 0.02), xycoords=("data", "axes fraction"), color=colour, fontsize=8)
-    _label_line(axes, found.threshold, f"threshold {found.threshold:g}")
-    axes.set_ylabel("error (the larger of relative and channel)")
-    axes.legend(fontsize=8, loc="best", framealpha=0.9)
-    _name_places(axes, [row.step.part for row in found.parts])
+        where = first and (first.step.part, first.step.name)
+        if where and where not in marked:
+            marked.add(where)
+            place = next(i for i, row in enumerate(found.parts) if row.step.part == where[0])
+            top.axvline(place, color=colour, linewidth=1, linestyle=":")
+            top.annotate(
+                f" {': '.join(where)}", (place, 0.02), xycoords=("data", "axes fraction"), color=colour, fontsize=8
+            )
+    _label_line(top, found.threshold, f"threshold {found.threshold:g}")
+    top.set_ylabel("error (relative or channel, the larger)")
+    top.legend(fontsize=8, loc="best", framealpha=0.9)
+    bottom.set_ylabel("1 - correlation")
+    _name_places(bottom, [row.step.part for row in found.parts])
     _save(figure, path)
-
-
-def _size(row: Row, column: str) -> float:
-    return row.errors[column].size if column in row.errors else math.nan
 
 
 def _power(scale: float) -> str:

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from pecore.cli import convert, headroom, inspect, localize, validate  # noqa: F401  (each registers its verb)
+    from pecore.cli import ablate, convert, headroom, inspect, localize, validate  # noqa: F401  (each registers its verb)
 
     try:
         app(args=[a for a in args if a != "--debug"], prog_name="pecore")

@@ -3,7 +3,7 @@
 import json
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,7 +37,7 @@ def localize(
     weights: Annotated[str, typer.Option(help="For a size: hub, or synthetic.")] = "hub",
     checkpoint: Annotated[Path | None, typer.Option(help="The weights that a size or bundle is made from.")] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Error from which a step is wrong: 0.05, with int8 weights 0.2.")
+        float | None, typer.Option(help="Error from which a step is wrong: 0.05, with int8 weights 0.1.")
     ] = None,
     gpu: Annotated[bool, typer.Option("--gpu/--no-gpu", help="Run the GPU delegate, in fp16 and in fp32.")] = True,
     save: Annotated[Path | None, typer.Option(help="Write the plot over depth to this PNG file.")] = None,
@@ -166,25 +166,27 @@ def sample(model: "Model", file: Path, required: bool) -> "Arrays":
 
 def tables(found: "Localization", title: str) -> list[Table]:
     """Errors over depth, and inside the parts that are the first wrong ones."""
-    out = [_table(found, found.parts, f"{title}: the last tensor of each part")]
+    out = [_table(found, found.parts, title, {"part": lambda row: row.step.part})]
     for part in dict.fromkeys(row.step.part for row in found.inside):
         rows = [row for row in found.inside if row.step.part == part]
-        wrong = [i for i, row in enumerate(rows) if row in found.first.values()]
-        out.append(_table(found, rows[: max(wrong, default=0) + 1 + SHOWN_AFTER], f"Inside {part}"))
+        last = max((i for i, row in enumerate(rows) if row in found.first.values()), default=0) + SHOWN_AFTER
+        names = {"step": lambda r: r.step.name, "op": lambda r: f"{r.step.op.name} ({r.step.op.index})"}
+        out.append(_table(found, rows[: last + 1], f"Inside {part}", names))
     return out
 
 
-def _table(found: "Localization", rows: Sequence["Row"], title: str) -> Table:
+def _table(
+    found: "Localization", rows: Sequence["Row"], title: str, names: Mapping[str, Callable[["Row"], str]]
+) -> Table:
     out = Table(title=title, title_justify="left", header_style="bold")
-    for name in ("part", "step", "op"):
+    for name in names:
         out.add_column(name)
     out.add_column("largest", justify="right")
     for what in found.columns.values():
-        out.add_column(f"{what}\ncorrelation  relative   channel", no_wrap=True)
+        out.add_column(what.replace(" against", "\nagainst") + "\ncorrel.   relative channel", no_wrap=True)
     for row in rows:
-        step = row.step
         cells = [_figures(row.errors.get(column), found.threshold) for column in found.columns]
-        out.add_row(step.part, step.name, f"{step.op.name} ({step.op.index})", f"{row.largest:.3g}", *cells)
+        out.add_row(*(name(row) for name in names.values()), f"{row.largest:.3g}", *cells)
     return out
 
 
@@ -192,10 +194,10 @@ def _figures(error: "Error | None", threshold: float) -> str:
     if error is None:
         return ""
     if error.nonfinite:
-        text = f"{error.nonfinite:,} elements inf or NaN"
+        text = f"{error.nonfinite:,} inf or NaN"
     else:
-        correlation = "        -" if math.isnan(error.correlation) else f"{error.correlation:9.6f}"
-        text = f"{correlation}    {error.relative:8.1e}  {error.channel:8.1e}"
+        correlation = "-" if math.isnan(error.correlation) else f"{error.correlation:.6f}"
+        text = f"{correlation:>9} {error.relative:8.1e} {error.channel:7.1e}"
     return text if error.size <= threshold else f"[bold red]{text}[/]"
 
 

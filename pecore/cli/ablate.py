@@ -1,0 +1,129 @@
+"""pecore ablate"""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from pecore.cli import app
+from pecore.cli.screen import show, show_json, working
+from pecore.errors import InputError
+
+COMPARED = 2
+"""Photographs whose embeddings are compared; the scales are fitted on all."""
+
+
+@app.command(epilog="Example:  pecore ablate --size T16 --only norm,norm-published,timm")
+def ablate(
+    size: Annotated[str, typer.Option(help="T16, S16, B16, L14 or G14.")] = "T16",
+    depth: Annotated[int, typer.Option(help="Blocks to keep: 3 show everything; 0 keeps all.")] = 3,
+    amplitudes: Annotated[
+        str, typer.Option(help="Largest activations of the synthetic weights, separated by commas.")
+    ] = "400,2000,8000,20000",
+    only: Annotated[str, typer.Option(help="Rewrites to take out, separated by commas; all of them if empty.")] = "",
+    save: Annotated[
+        Path | None, typer.Option(help="Folder for ablation.json, ablation.md (the table) and ablation.png.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the synthetic weights.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")] = False,
+) -> None:
+    """Take one rewrite out at a time and show what breaks on ML Drift (exit code 1 if the whole tower does)."""
+    with working(verbose) as stage:
+        stage("starting")
+        from validate.ablation import choose_rows, markdown, passed
+        from validate.ablation_plot import plot
+
+        rows = choose_rows([name.strip() for name in only.split(",") if name.strip()])
+        levels = _amplitudes(amplitudes)
+        if save is not None:
+            save.mkdir(parents=True, exist_ok=True)
+        content = _run(size, depth, levels, rows, seed, stage)
+        content["command"] = _command(size, depth, amplitudes, only, seed)
+        if save is not None:
+            stage(f"writing to {save}")
+            (save / "ablation.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            (save / "ablation.md").write_text(markdown(content), encoding="utf-8")
+            plot(content, save / "ablation.png")
+    if as_json:
+        show_json(content)
+    else:
+        show(*_screen(content))
+    raise typer.Exit(0 if passed(content["rows"]) else 1)
+
+
+def _run(size: str, depth: int, amplitudes: list[float], rows: Any, seed: int, stage: Any) -> dict[str, Any]:
+    from dataclasses import replace
+    from tempfile import TemporaryDirectory
+
+    import torch
+
+    from convert.export import export_tflite
+    from convert.quantize import quantize
+    from convert.synthetic import synthetic_state_dict
+    from convert.variants import build_tower, find
+    from pecore.preprocess import preprocess
+    from validate import ablation, report
+    from validate.gpu import probe
+    from validate.photographs import photographs
+
+    whole = find(size)
+    if not 0 <= depth <= whole.depth:
+        raise InputError(f"--depth {depth}: {size} has {whole.depth} blocks; take 3, or 0 for all of them")
+    variant = replace(whole, depth=depth or whole.depth)
+    shots = [(name, torch.from_numpy(preprocess(image, variant.image_size))) for name, image in photographs()]
+
+    def build(amplitude: float) -> Any:
+        return build_tower(variant, synthetic_state_dict(variant, seed, amplitude))
+
+    def export(tower: torch.nn.Module, image: torch.Tensor, path: Path) -> None:
+        with TemporaryDirectory() as folder:
+            source = Path(folder, "fp32.tflite")
+            export_tflite(tower, {"image": image}, source)
+            quantize(source, path, "fp16")
+
+    adapter = probe()
+    if adapter is None:
+        stage("no GPU adapter: op counts and rules only (`make gpu-driver` installs a software one)")
+    images = [image for _, image in shots]
+    results = ablation.ablate(build, export, images, amplitudes, rows, compared=COMPARED, stage=stage)
+    return {
+        "format": 1,
+        "variant": whole.artefact,
+        "depth": variant.depth,
+        "of": whole.depth,
+        "image_size": variant.image_size,
+        "weights": f"synthetic weights (seed {seed})",
+        "images": [name for name, _ in shots[:COMPARED]],
+        "amplitudes": amplitudes,
+        "adapter": vars(adapter) if adapter else None,
+        "versions": report.versions(),
+        "rows": [r.as_dict() for r in results],
+    }
+
+
+def _amplitudes(text: str) -> list[float]:
+    try:
+        return [float(a) for a in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"--amplitudes {text!r} is no list of numbers: try 400,2000,8000,20000") from error
+
+
+def _command(size: str, depth: int, amplitudes: str, only: str, seed: int) -> str:
+    words = ["pecore", "ablate", "--size", size, "--depth", str(depth), "--amplitudes", amplitudes]
+    return shlex.join([*words, *(["--only", only] if only else []), *(["--seed", str(seed)] if seed else [])])
+
+
+def _screen(content: dict[str, Any]) -> list[Any]:
+    from validate.ablation import about, cells, headings
+
+    out = Table(title=f"Ablation of {content['variant']}", title_justify="left", header_style="bold")
+    for heading in headings(content["amplitudes"]):
+        out.add_column(heading, overflow="fold")
+    for row in content["rows"]:
+        out.add_row(*cells(row, content["amplitudes"]))
+    remedy = "No GPU adapter was found, so nothing ran on ML Drift: `make gpu-driver` installs a software one."
+    return [out, about(content), *([] if content["adapter"] else [remedy])]

@@ -1,0 +1,50 @@
+"""The ablation's figure: correlation over amplitude for the towers that the delegate accepts."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SHOWN: Mapping[str, tuple[str, str]] = {
+    # row of the ablation: (label, matplotlib's colour)
+    "none": ("scaled LayerNorm (all rewrites)", "tab:blue"),
+    "norm-published": ("x/32, variance rebuilt", "tab:orange"),
+    "norm": ("F.layer_norm", "tab:red"),
+}
+
+
+def plot(content: Mapping[str, Any], path: Path) -> None:
+    """Draw the LayerNorm rows of `content` (as `ablation.json` has it) to `path`, a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for row in content["rows"]:
+        if row["name"] not in SHOWN:
+            continue
+        label, colour = SHOWN[row["name"]]
+        points = [p for p in row["points"] if "correlation" in p]
+        good = [p for p in points if p["correlation"] is not None]
+        axes.plot(
+            [p["amplitude"] for p in good], [p["correlation"] for p in good], "o-", color=colour, label=label, ms=5
+        )
+        for p in points:
+            if p["correlation"] is None:
+                axes.plot(p["amplitude"], 0, "x", color=colour, ms=10, mew=2.5, clip_on=False)
+                axes.annotate("NaN", (p["amplitude"], 0.04), color=colour, ha="center")
+    axes.set_xscale("log")
+    axes.set_xticks(content["amplitudes"], [f"{a:g}" for a in content["amplitudes"]], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.set_ylim(0, 1.05)
+    axes.grid(alpha=0.3)
+    axes.set_xlabel("largest activation in the residual stream")
+    axes.set_ylabel("correlation with the CPU")
+    adapter = content["adapter"]["name"] if content["adapter"] else "no adapter"
+    axes.set_title(
+        f"LayerNorm on ML Drift in fp16: {content['variant']}, {content['depth']} of {content['of']} blocks,\n"
+        f"{content['weights']}, on {adapter}",
+        fontsize=10,
+    )
+    axes.legend(loc="center left")
+    figure.savefig(path, dpi=130, metadata={"Software": None})
