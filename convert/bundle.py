@@ -1,5 +1,6 @@
 """The output folder: made aside, moved into place when it is whole."""
 
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,9 @@ from pecore.errors import InputError
 
 MANIFEST = "manifest.json"
 REPORT = "report.json"
+
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+"""What the system says when it is the place that is at fault, not the program."""
 
 
 def sha256(path: Path) -> str:
@@ -77,9 +81,18 @@ def staging(target: Path) -> Iterator[Staging]:
     """A `Staging` for `target`; whatever is not kept or rejected by the end, or by an error, is deleted."""
     check_target(target)
     target = target.absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    folder = None
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         yield Staging(folder, target)
+    except OSError as error:
+        if folder is not None and error.errno not in UNWRITABLE:
+            raise
+        reason = error.strerror or error
+        raise InputError(
+            f"{target} can't be written ({reason}): free some space or give --out another folder"
+        ) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)

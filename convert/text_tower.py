@@ -146,7 +146,7 @@ class Tokenizer:
         """`[n, context_length]` int64, zero-padded; what is too long is cut, with the end-of-text token last."""
         ids = torch.zeros(len(texts), self.context_length, dtype=torch.int64)
         for row, text in zip(ids, texts):
-            tokens = [self.start, *self.encode(text)][: self.context_length - 1] + [self.end]
+            tokens = [self.start, *self.encode(text)[: self.context_length - 2], self.end]
             row[: len(tokens)] = torch.tensor(tokens)
         return ids
 
@@ -197,9 +197,7 @@ def _create(config: TextConfig) -> Any:
         return TextTransformer(**asdict(config))
 
 
-def _text_tensors(
-    tensors: Mapping[str, Tensor], config: TextConfig, variant: Variant, path: Path
-) -> dict[str, Tensor]:
+def _text_tensors(tensors: Mapping[str, Tensor], config: TextConfig, variant: Variant, path: Path) -> dict[str, Tensor]:
     """The text tower's tensors under open_clip's keys, which are Meta's with `text.` before them."""
     if any(key.startswith("text.") for key in tensors):
         found = {k.removeprefix("text."): t for k, t in tensors.items() if k.startswith("text.")}

@@ -148,17 +148,12 @@ def _export(
 ) -> None:
     """Write `tower` in each of the precisions asked for."""
     source = files.get("fp32", folder / "source.tflite")
-    try:
-        stage("converting to float32 .tflite")
-        export_tflite(tower, {"image": image}, source)
-        for precision in set(files) - {"fp32"}:
+    stage("converting to float32 .tflite")
+    export_tflite(tower, {"image": image}, source)
+    for precision in files:
+        if precision != "fp32":
             stage(f"quantizing to {precision}")
             quantize(source, files[precision], precision)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(
-            f"{folder.parent} can't be written to ({reason}): free some space or give --out another folder"
-        ) from error
     if "fp32" not in files:
         source.unlink()
 

@@ -1,6 +1,7 @@
 """Read label embeddings: what `pecore labels` wrote, checked before anything is classified with it."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -9,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from convert import fingerprint
 from convert.bundle import MANIFEST
-from convert.fingerprint import mismatch
 from pecore.errors import InputError
 
 EMBEDDINGS_FILE = "text_embeddings.bin"
@@ -38,13 +39,16 @@ class LabelSet:
         """Refuse a vision tower of another variant or checkpoint than the labels were made with.
 
         Args:
-            vision_manifest: of the bundle that is to be classified with; one without a vision tower is refused as well.
+            vision_manifest: of the bundle that is to be classified with.
             where: that bundle, for the message.
+
+        Raises:
+            InputError: naming both checkpoints, or a bundle without a vision tower.
         """
         check_partner(self.about["weights"], self.size, vision_manifest, where)
 
 
-def read_labels(folder: str | Path) -> LabelSet:
+def read_labels(folder: str | os.PathLike[str]) -> LabelSet:
     """The labels in a bundle (or in a folder of labels alone), checked against its manifest.
 
     Raises:
@@ -57,19 +61,19 @@ def read_labels(folder: str | Path) -> LabelSet:
     if not about:
         raise InputError(f"{folder} holds no labels; make some with `pecore labels --labels FILE --out {folder}`")
     try:
-        data = {name: _checked(folder / name, about["files"][name]) for name in (EMBEDDINGS_FILE, LABELS_FILE)}
-        labels = tuple(data[LABELS_FILE].decode("utf-8").removesuffix("\n").split("\n"))
+        digests = {name: about["files"][name]["sha256"] for name in (EMBEDDINGS_FILE, LABELS_FILE)}
         shape, scale, size = (about["n"], about["dim"]), float(about["logit_scale"]), manifest["variant"]["size"]
-        weights = about["weights"]
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(folder / MANIFEST, f"its labels entry is not ours ({error!r})") from error
+    data = {name: _checked(folder / name, digest) for name, digest in digests.items()}
+    labels = tuple(data[LABELS_FILE].decode("utf-8").removesuffix("\n").split("\n"))
     embeddings = _parse(folder / EMBEDDINGS_FILE, data[EMBEDDINGS_FILE])
     if embeddings.shape != shape or len(labels) != len(embeddings):
         found = f"{embeddings.shape[0]} rows of {embeddings.shape[1]} and {len(labels)} labels"
         raise _damaged(folder, f"it holds {found}, where the manifest has {shape[0]} rows of {shape[1]}")
     label_set = LabelSet(labels, embeddings, scale, about, size)
     if "weights" in manifest:
-        check_partner(weights, size, manifest, str(folder))
+        label_set.check_partner(manifest, str(folder))
     return label_set
 
 
@@ -77,18 +81,12 @@ def check_partner(weights: Mapping[str, Any], size: str, vision_manifest: Mappin
     """Refuse to join text of `weights` (a manifest's entry) and variant `size` with another checkpoint's vision tower.
 
     Raises:
-        InputError: naming both.
+        InputError: naming both, or a bundle without a vision tower.
     """
-    vision = vision_manifest.get("weights")
-    if vision is None:
+    if "weights" not in vision_manifest:
         raise InputError(f"{where} holds no vision tower; make one with `pecore convert --size {size}`")
-    other = vision_manifest["variant"]["size"]
-    reason = f"text of {size}, images of {other}" if size != other else mismatch(weights, vision)
-    if reason:
-        raise InputError(
-            f"{where} has a vision tower of another checkpoint ({reason}), and their embeddings have nothing in common;"
-            " make both from the same one"
-        )
+    vision_size = vision_manifest["variant"]["size"]
+    fingerprint.check_partner(weights, size, vision_manifest["weights"], vision_size, where)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -107,12 +105,12 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _checked(path: Path, entry: Mapping[str, Any]) -> bytes:
+def _checked(path: Path, digest: str) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
         raise _damaged(path, f"it can't be read ({error.strerror})") from error
-    if sha256(data).hexdigest() != entry["sha256"]:
+    if sha256(data).hexdigest() != digest:
         raise _damaged(path, "it is not the file the manifest means (sha256 differs)")
     return data
 

@@ -114,15 +114,16 @@ def rewrite_text_block(
     like_timm = SimpleNamespace(num_heads=attn.num_heads, scale=attn.head_dim**-0.5, qkv=fused)
     out = as_linear(branch_out(attn.out_proj, None, scales.stream), dtype)
     attention = Attention(like_timm, block.ln_1, None, out, dtype, keep_norm_weights)
-    attention.softmax = MaskedSoftmax(tokens, dtype)
+    attention.add_module("softmax", MaskedSoftmax(tokens, dtype))
     fc1 = as_linear(after_norm(from_linear(mlp.c_fc), block.ln_2, keep_norm_weights), dtype)
     fc2 = as_linear(branch_out(mlp.c_proj, None, scales.stream), dtype)
 
-    def norm(layer: Any) -> ScaledLayerNorm:
+    def norm(layer: Any, name: str) -> ScaledLayerNorm:
         weight = norm_affine(layer)[0] if keep_norm_weights else None
-        return ScaledLayerNorm(layer.eps, scales.stream, rows=(1, 1, tokens, 1), weight=weight, dtype=dtype)
+        gain = scales.gains.get(f"blocks.{index}.{name}", 1.0)
+        return ScaledLayerNorm(layer.eps, scales.stream, gain, rows=(1, 1, tokens, 1), weight=weight, dtype=dtype)
 
-    return Block(norm(block.ln_1), attention, norm(block.ln_2), Mlp(fc1, nn.GELU(), fc2))
+    return Block(norm(block.ln_1, "norm1"), attention, norm(block.ln_2, "norm2"), Mlp(fc1, nn.GELU(), fc2))
 
 
 def rewrite_text_tail(
@@ -133,7 +134,7 @@ def rewrite_text_tail(
     linear = after_norm(Affine(projection, torch.zeros(len(projection), dtype=torch.float64)), norm)
     return (
         EndPool(model.context_length, end, dtype),
-        ScaledLayerNorm(norm.eps, scales.stream, rows=(1, 1, 1, 1), dtype=dtype),
+        ScaledLayerNorm(norm.eps, scales.stream, scales.gains.get("norm", 1.0), rows=(1, 1, 1, 1), dtype=dtype),
         Head(as_linear(scaled(linear, scales.head), dtype)),
     )
 
@@ -143,8 +144,8 @@ def rewrite_text(
 ) -> TextTower:
     """Rewrite open_clip's `TextTransformer` as PE-Core has it: causal, pooled at the end-of-text id `end`.
 
-    Folding is done in float64 and cast once to `dtype`; the model itself is not touched. `scales.stream` and
-    `scales.head` apply; `keep_norm_weights` is for int8, as `tower.rewrite` says.
+    Folding is done in float64 and cast once to `dtype`; the model itself is not touched. The scales of the
+    stream, its norms and the head apply; `keep_norm_weights` is for int8, as `tower.rewrite` says.
 
     Raises:
         UnsupportedTowerError: a part of the tower that no rewrite covers, by module name.

@@ -1,6 +1,7 @@
 """What the tests share: small towers of every make, photographs, and the conversions that take seconds."""
 
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from convert.checkpoint import load
 from convert.export import export_tflite
 from convert.quantize import quantize
 from convert.synthetic import synthetic_state_dict
 from convert.variants import VARIANTS, Variant, build_tower, find
+from pecore import conversion
 from pecore.preprocess import preprocess
 from rewrites.tower import Scales, rewrite
 from validate import headroom
@@ -54,7 +57,7 @@ class Seen:
 
 
 @pytest.fixture(scope="session", params=[v.size for v in VARIANTS])
-def seen(request: pytest.FixtureRequest, shots: list[Image.Image]) -> Iterator[Seen]:
+def seen(request: pytest.FixtureRequest, shots: list[Image.Image]) -> Seen:
     """Each size in turn, at two blocks, massive activations of 400, LayerNorm weights and biases away from neutral."""
     variant = _small(request.param)
     model: Any = build_tower(variant, synthetic_state_dict(variant), dtype=torch.float64)
@@ -72,7 +75,7 @@ def seen(request: pytest.FixtureRequest, shots: list[Image.Image]) -> Iterator[S
         model(image)
     for handle in handles:
         handle.remove()
-    yield out
+    return out
 
 
 @dataclass(frozen=True)
@@ -112,3 +115,24 @@ def converted(shots: list[Image.Image], tmp_path_factory: pytest.TempPathFactory
         for precision in ("fp16", "int8"):
             quantize(files["fp32", kept], files[precision, kept], precision)
     return Converted(variant, model, scales, reductions, inputs, reference, files)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Variant:
+    """The smallest tower that has every part: T16 with one block, 64 x 64 pixels."""
+    return _small("T16", depth=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_result(tiny: Variant, tmp_path_factory: pytest.TempPathFactory) -> conversion.Result:
+    """`tiny` through the whole conversion, in every precision."""
+    options = conversion.Options(precisions=("fp16", "int8", "fp32"), gpu="skip")
+    target = tmp_path_factory.mktemp("out") / tiny.artefact
+    return conversion.convert(tiny, load(tiny, "synthetic"), target, options, lambda stage: None)
+
+
+@pytest.fixture
+def without_export(tiny_result: conversion.Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conversions of `tiny` take the float32 file that is there instead of seconds to make it again."""
+    made = tiny_result.folder / f"{tiny_result.manifest['name']}_fp32.tflite"
+    monkeypatch.setattr(conversion, "export_tflite", lambda tower, inputs, path: shutil.copy(made, path))

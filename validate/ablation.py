@@ -26,7 +26,7 @@ from validate.gates import THRESHOLDS
 from validate.gpu import GpuRun, Verdict, probe, run_on_gpu
 from validate.graph import read_graph
 from validate.headroom import fit_scales
-from validate.originals import ROWS, Row, ablated
+from validate.originals import ROWS, Row, Untouched, ablated
 from validate.parity import Parity, compare
 from validate.rules import BLOCKING, Finding
 from validate.rules import check as check_rules
@@ -133,7 +133,7 @@ def ablate(
             scales, _ = fit_scales(model, images)
             wanted = [row for row in rows if all(_ran(p) for p in points[row.name])]
             for i, row in enumerate(wanted, start=1):
-                stage(f"amplitude {amplitude:g}, tower {i} of {len(wanted)}: without {row.name}")
+                stage(f"amplitude {amplitude:g}, tower {i} of {len(wanted)}: {row.name}")
                 path = Path(folder, "tower.tflite")
                 points[row.name].append(
                     _measure(row, model, scales, amplitude, export, images[:compared], path, on_gpu)
@@ -156,7 +156,7 @@ def _measure(
     path: Path,
     on_gpu: bool,
 ) -> Point:
-    double = [ablated(row, model, scales, torch.float64), ablated(ROWS[-1], model, scales, torch.float64)]
+    double = ablated(row, model, scales, torch.float64), Untouched(model, torch.float64)
     ours, theirs = (tower(images[0].double()) for tower in double)
     export(ablated(row, model, scales), images[0], path)
     graph = read_graph(path)
@@ -240,14 +240,15 @@ def about(content: Mapping[str, Any]) -> str:
     """How the figures were made, in one paragraph."""
     adapter, points = content["adapter"], [p for row in content["rows"] for p in row["points"]]
     where = f"{adapter['name']} ({adapter['kind']}; driver {adapter['driver']})" if adapter else "no adapter: not run"
+    exact, on_cpu = max(p["exact"] for p in points), 1 - min(p["cpu_correlation"] for p in points)
     notes = [
         f"`{content['command']}`: {content['variant']}, the first {content['depth']} of its {content['of']} blocks at"
         f" {content['image_size']} px, {content['weights']}, fp16 weights, photographs {', '.join(content['images'])}.",
         f"ML Drift of LiteRT {content['versions']['ai-edge-litert']} in fp16 on {where}.",
         "Columns with a number: correlation with the same file on LiteRT's CPU runtime, the lower of the photographs,"
         " by the largest activation in the residual stream; the ops are those of the first.",
-        f"In float64 every tower is within {max(p['exact'] for p in points):.0e} of timm's; on the CPU every file"
-        f" correlates with PyTorch to {min(p['cpu_correlation'] for p in points):.6f} or better.",
+        f"In float64 every tower's embedding is within {exact:.0e} of timm's; on the CPU every file's correlation with"
+        f" PyTorch is within {on_cpu:.0e} of 1.",
     ]
     if any(p["blind"] for p in points):
         notes.append("† the same embedding whatever the photograph.")

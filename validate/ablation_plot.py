@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-SHOWN: Mapping[str, tuple[str, str]] = {
-    # row of the ablation: (label, matplotlib's colour)
-    "none": ("scaled LayerNorm (all rewrites)", "tab:blue"),
-    "norm-published": ("x/32, variance rebuilt", "tab:orange"),
-    "norm": ("F.layer_norm", "tab:red"),
+SHOWN: Mapping[str, tuple[str, str, str, int]] = {
+    # row of the ablation: (label, matplotlib's colour, marker, size: the later one is drawn over the earlier)
+    "none": ("scaled LayerNorm (all rewrites)", "tab:blue", "o", 11),
+    "norm-published": ("x/32, variance rebuilt", "tab:orange", "s", 7),
+    "norm": ("F.layer_norm", "tab:red", "v", 7),
 }
 
 
@@ -17,22 +17,26 @@ def plot(content: Mapping[str, Any], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.5, 4), layout="constrained")
+    figure = Figure(figsize=(7.5, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for row in content["rows"]:
         if row["name"] not in SHOWN:
             continue
-        label, colour = SHOWN[row["name"]]
+        label, colour, marker, size = SHOWN[row["name"]]
         points = [p for p in row["points"] if "correlation" in p]
         good = [p for p in points if p["correlation"] is not None]
-        axes.plot(
-            [p["amplitude"] for p in good], [p["correlation"] for p in good], "o-", color=colour, label=label, ms=5
-        )
+        x, y = [p["amplitude"] for p in good], [p["correlation"] for p in good]
+        axes.plot(x, y, ":", color=colour, lw=1)
+        for p in good:
+            face = "white" if p["blind"] else colour
+            axes.plot(p["amplitude"], p["correlation"], marker, color=colour, ms=size, mfc=face)
+        axes.plot([], [], marker, color=colour, ms=size, label=label)
         for p in points:
             if p["correlation"] is None:
                 axes.plot(p["amplitude"], 0, "x", color=colour, ms=10, mew=2.5, clip_on=False)
                 axes.annotate("NaN", (p["amplitude"], 0.04), color=colour, ha="center")
+    axes.plot([], [], "o", color="grey", mfc="white", label="open: the same embedding whatever the photograph")
     axes.set_xscale("log")
     axes.set_xticks(content["amplitudes"], [f"{a:g}" for a in content["amplitudes"]], minor=False)
     axes.set_xticks([], minor=True)
@@ -46,5 +50,5 @@ def plot(content: Mapping[str, Any], path: Path) -> None:
         f"{content['weights']}, on {adapter}",
         fontsize=10,
     )
-    axes.legend(loc="center left")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=9, frameon=False)
     figure.savefig(path, dpi=130, metadata={"Software": None})

@@ -27,8 +27,10 @@ ENOUGH = 4.0
 """Headroom every reduction must keep on the images measured: other images go higher (4x in a sum of squares is 2x in
 amplitude)."""
 
-LARGEST_STREAM_SCALE = 1.0 / 32
-"""The residual stream's scale where nothing asks for a smaller one; it carries amplitudes up to about 1000."""
+STREAM_SCALE = 1.0 / 32
+"""The residual stream's scale. It carries amplitudes up to about 1000; louder norms get a gain below 1 of their own,
+which costs a MUL each. A smaller scale for the whole stream would cost none, but `attn.proj` and `mlp.fc2` carry it in
+their weights, most of which would be subnormal in fp16: lost on a GPU that flushes those (docs/numerics.md)."""
 
 COMFORTABLE_SUM = 1024.0
 """What the scales of a single tensor (stem, pool, head) aim for: 64x of headroom above, room for small elements
@@ -102,18 +104,20 @@ def choose_scales(reductions: Sequence[Reduction]) -> Scales:
     """Scales under which each sum of squares that was measured keeps its headroom and no quiet norm's squares
     vanish."""
     norms = {r.name: r for r in reductions if r.kind == "layernorm"}
-    stream_norms = [r for r in norms.values() if not r.name.startswith(("stem.", "pool."))]
-    stream = _fitting(max(r.unscaled for r in stream_norms), FP16_MAX / ENOUGH, most=LARGEST_STREAM_SCALE)
     gains = {}
-    for r in stream_norms:
-        gain = _fitting(r.unscaled * stream**2, COMFORTABLE_SUM)
-        if r.smallest * stream**2 < QUIET and gain > 1:
-            gains[r.name] = gain
+    for r in norms.values():
+        if r.name.startswith(("stem.", "pool.")):
+            continue
+        sum_of_squares, quietest = r.unscaled * STREAM_SCALE**2, r.smallest * STREAM_SCALE**2
+        if sum_of_squares > FP16_MAX / ENOUGH:
+            gains[r.name] = _fitting(sum_of_squares, FP16_MAX / ENOUGH)
+        elif quietest < QUIET and _fitting(sum_of_squares, COMFORTABLE_SUM) > 1:
+            gains[r.name] = _fitting(sum_of_squares, COMFORTABLE_SUM)
     head = next(r for r in reductions if r.kind == "l2")
     stem, pool = (norms.get(name) for name in ("stem.norm_pre", "pool.norm"))
     return Scales(
-        stem=stream if stem is None else _fitting(stem.unscaled, COMFORTABLE_SUM),
-        stream=stream,
+        stem=1.0 if stem is None else _fitting(stem.unscaled, COMFORTABLE_SUM),
+        stream=STREAM_SCALE,
         gains=gains,
         pool=1.0 if pool is None else _fitting(pool.unscaled, COMFORTABLE_SUM),
         head=_fitting(head.unscaled, COMFORTABLE_SUM),
@@ -133,12 +137,9 @@ def least(reductions: Sequence[Reduction]) -> Reduction:
     return min(reductions, key=lambda r: r.headroom)
 
 
-def _fitting(sum_of_squares: float, limit: float, most: float = math.inf) -> float:
-    """The largest power of two, `most` at most, by which terms can be scaled so that their sum of squares stays within
-    `limit`."""
-    if sum_of_squares <= 0:
-        return min(1.0, most)
-    return min(2.0 ** math.floor(math.log2(limit / sum_of_squares) / 2), most)
+def _fitting(sum_of_squares: float, limit: float) -> float:
+    """The largest power of two by which terms can be scaled so that their sum of squares stays within `limit`."""
+    return 2.0 ** math.floor(math.log2(limit / sum_of_squares) / 2) if sum_of_squares > 0 else 1.0
 
 
 @contextmanager

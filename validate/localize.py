@@ -83,8 +83,7 @@ class Error:
         return math.inf if self.nonfinite else max(self.relative, self.channel)
 
     def as_dict(self) -> dict[str, Any]:
-        figures = {n: None if math.isnan(v) else v for n, v in vars(self).items()}
-        return figures | {"size": "inf" if self.nonfinite else self.size}
+        return {name: _jsonable(value) for name, value in {**vars(self), "size": self.size}.items()}
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class Row:
     def as_dict(self) -> dict[str, Any]:
         where = {"part": self.step.part, "step": self.step.name, "op": self.step.op.name, "index": self.step.op.index}
         errors = {column: error.as_dict() for column, error in self.errors.items()}
-        return where | {"largest": self.largest if math.isfinite(self.largest) else "inf", "errors": errors}
+        return where | {"largest": _jsonable(self.largest), "errors": errors}
 
 
 @dataclass(frozen=True)
@@ -201,6 +200,11 @@ def localize(
             deeper = [r for r in inside if r.step.part == row.step.part]
             first[column] = _first(deeper, column, threshold) or row
     return Localization(columns, threshold, parts, inside, first, skipped, broken)
+
+
+def _jsonable(value: float) -> float | str | None:
+    """NaN and inf have no JSON: null, and the string `inf`."""
+    return None if math.isnan(value) else "inf" if math.isinf(value) else value
 
 
 def _first(rows: Sequence[Row], column: str, threshold: float) -> Row | None:

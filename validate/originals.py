@@ -73,8 +73,10 @@ class InterleavedRotation(nn.Module):
     def __init__(self, sin: Tensor, cos: Tensor, prefix: int):
         super().__init__()
         self.prefix = prefix
-        self.register_buffer("sin", sin)
-        self.register_buffer("cos", cos)
+        # litert-torch 0.10 tells constants apart by their address, after it made non-contiguous ones contiguous in
+        # memory that it frees: of two strided tables of one shape, one could end up in the other's place.
+        self.register_buffer("sin", sin.contiguous())
+        self.register_buffer("cos", cos.contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
         """`[1, heads, tokens, d]`, q and k in timm's channel order -> the same, rotated."""
@@ -308,7 +310,6 @@ ROWS: Sequence[Row] = (
     Row("affine", "folded LayerNorm weights and biases", with_affine_norms),
     Row("l2", "rsqrt in the L2 norm: x / sqrt(sum x^2)", with_l2_norm(RootNorm)),
     Row("l2-normalize", "rsqrt in the L2 norm: F.normalize", with_l2_norm(TorchNormalize)),
-    Row("l2-scale", "scale before the L2 norm", _as_rewritten, lambda s: replace(s, head=1.0)),
     Row("timm", "everything: timm's tower as it is", lambda pair: Untouched(pair.model, pair.dtype)),
 )
 """In the order of the table; the first is what the others are held against."""

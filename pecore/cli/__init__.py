@@ -12,6 +12,7 @@ from pecore.errors import GateError, InputError
 app = typer.Typer(
     name="pecore",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Perception Encoder towers as LiteRT graphs for a phone's GPU.\n\n--debug, anywhere: an error's traceback.",
@@ -28,7 +29,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from pecore.cli import ablate, convert, headroom, inspect, localize, validate  # noqa: F401  (each registers its verb)
+    from pecore.cli import (  # noqa: F401  (each registers its verb)
+        ablate,
+        classify,
+        cluster,
+        compare,
+        convert,
+        embed,
+        evaluate,
+        headroom,
+        inspect,
+        labels,
+        localize,
+        search,
+        validate,
+    )
 
     try:
         app(args=[a for a in args if a != "--debug"], prog_name="pecore")

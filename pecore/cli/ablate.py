@@ -40,7 +40,7 @@ def ablate(
         rows = choose_rows([name.strip() for name in only.split(",") if name.strip()])
         levels = _amplitudes(amplitudes)
         if save is not None:
-            save.mkdir(parents=True, exist_ok=True)
+            _make(save)
         content = _run(size, depth, levels, rows, seed, stage)
         content["command"] = _command(size, depth, amplitudes, only, seed)
         if save is not None:
@@ -57,12 +57,9 @@ def ablate(
 
 def _run(size: str, depth: int, amplitudes: list[float], rows: Any, seed: int, stage: Any) -> dict[str, Any]:
     from dataclasses import replace
-    from tempfile import TemporaryDirectory
 
     import torch
 
-    from convert.export import export_tflite
-    from convert.quantize import quantize
     from convert.synthetic import synthetic_state_dict
     from convert.variants import build_tower, find
     from pecore.preprocess import preprocess
@@ -79,17 +76,11 @@ def _run(size: str, depth: int, amplitudes: list[float], rows: Any, seed: int, s
     def build(amplitude: float) -> Any:
         return build_tower(variant, synthetic_state_dict(variant, seed, amplitude))
 
-    def export(tower: torch.nn.Module, image: torch.Tensor, path: Path) -> None:
-        with TemporaryDirectory() as folder:
-            source = Path(folder, "fp32.tflite")
-            export_tflite(tower, {"image": image}, source)
-            quantize(source, path, "fp16")
-
     adapter = probe()
     if adapter is None:
         stage("no GPU adapter: op counts and rules only (`make gpu-driver` installs a software one)")
     images = [image for _, image in shots]
-    results = ablation.ablate(build, export, images, amplitudes, rows, compared=COMPARED, stage=stage)
+    results = ablation.ablate(build, export_fp16, images, amplitudes, rows, compared=COMPARED, stage=stage)
     return {
         "format": 1,
         "variant": whole.artefact,
@@ -105,11 +96,29 @@ def _run(size: str, depth: int, amplitudes: list[float], rows: Any, seed: int, s
     }
 
 
+def export_fp16(tower: Any, image: Any, path: Path) -> None:
+    """Write a tower with fp16 weights, as a bundle's is."""
+    from convert.export import export_tflite
+    from convert.quantize import quantize
+
+    source = path.with_suffix(".fp32.tflite")
+    export_tflite(tower, {"image": image}, source)
+    quantize(source, path, "fp16")
+    source.unlink()
+
+
 def _amplitudes(text: str) -> list[float]:
     try:
-        return [float(a) for a in text.split(",")]
+        return list(dict.fromkeys(float(a) for a in text.split(",")))
     except ValueError as error:
         raise InputError(f"--amplitudes {text!r} is no list of numbers: try 400,2000,8000,20000") from error
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--save {folder}: {error.strerror}; give a folder that can be written to") from error
 
 
 def _command(size: str, depth: int, amplitudes: str, only: str, seed: int) -> str:

@@ -7,7 +7,9 @@ import typer
 from rich.table import Table
 
 from pecore.cli import app
+from pecore.cli.options import weights_source
 from pecore.cli.screen import show, show_json, working
+from pecore.errors import InputError
 
 
 @app.command(epilog="Example:  pecore convert --size B16 --weights synthetic --precision fp16,int8")
@@ -19,9 +21,11 @@ def convert(
     checkpoint: Annotated[
         Path | None, typer.Option(help="A local file instead: timm or open_clip .safetensors, or Meta's .pt.")
     ] = None,
+    tower: Annotated[str, typer.Option(help="vision, or text: token ids to text embedding.")] = "vision",
     precision: Annotated[
-        str, typer.Option(help="Files to make, of fp16, int8 and fp32, separated by commas.")
-    ] = "fp16",
+        str | None,
+        typer.Option(help="Files to make, of fp16, int8 and fp32, separated by commas; fp16, of a text tower int8."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder that the bundle's folder goes into.")] = Path("out"),
     input_layout: Annotated[str, typer.Option(help="nchw or nhwc.")] = "nchw",
     input_range: Annotated[
@@ -40,7 +44,7 @@ def convert(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")] = False,
 ) -> None:
-    """Convert a vision tower to .tflite, run every gate, and write the bundle."""
+    """Convert a tower to .tflite, run every gate, and write the bundle (a text tower joins the vision tower's)."""
     with working(verbose) as stage:
         stage("starting")
         from convert import checkpoint as checkpoints
@@ -50,22 +54,34 @@ def convert(
         from validate.report import table
         from validate.rules import runtimes
 
+        if tower not in ("vision", "text"):
+            raise InputError(f"unknown tower {tower!r}: choose vision or text")
+        text = tower == "text"
+        if text and (images or (input_layout, input_range) != ("nchw", "-1..1")):
+            raise InputError("--images, --input-layout and --input-range are about a vision tower: leave them out")
         variant = find(size)
-        options = Options(
-            precisions=tuple(p.strip() for p in precision.split(",")),
-            input_layout=input_layout,
-            input_range=input_range,
-            gpu="require" if require_gpu else "auto" if gpu else "skip",
-            images=images,
-            runtime=runtime or runtimes()[-1],
-        )
+        common: Any = {
+            "precisions": tuple(p.strip() for p in (precision or ("int8" if text else "fp16")).split(",")),
+            "gpu": "require" if require_gpu else "auto" if gpu else "skip",
+            "runtime": runtime or runtimes()[-1],
+        }
+        source = weights_source(weights, checkpoint)
         stage("loading weights")
-        loaded = checkpoints.load(variant, checkpoint or weights, seed=seed, amplitude=synthetic_amplitude)
-        result = run(variant, loaded, out / variant.artefact, options, stage)
+        if text:
+            from convert.text_tower import load_text
+            from pecore.text_conversion import TextOptions, convert_text
+
+            loaded_text = load_text(variant, source, seed=seed)
+            result = convert_text(variant, loaded_text, out / variant.artefact, TextOptions(**common), stage)
+        else:
+            options = Options(input_layout=input_layout, input_range=input_range, images=images, **common)
+            loaded = checkpoints.load(variant, source, seed=seed, amplitude=synthetic_amplitude)
+            result = run(variant, loaded, out / variant.artefact, options, stage)
     if as_json:
         show_json(result.report)
     else:
-        show(table(result.checks, f"Gates of {variant.artefact}"), files_table(result.manifest), _closing(result))
+        made = result.manifest["text"] if text else result.manifest
+        show(table(result.checks, f"Gates of {result.report['name']}"), files_table(made), _closing(result))
     raise typer.Exit(0 if result.passed else 1)
 
 
@@ -81,7 +97,7 @@ def files_table(manifest: dict[str, Any]) -> Table:
 
 def _closing(result: Any) -> str:
     notes = []
-    if result.manifest["weights"]["synthetic"]:
+    if result.report["weights"]["synthetic"]:
         notes.append("Synthetic weights: this graph proves the conversion and classifies nothing.")
     if result.passed:
         notes.append(f"Every gate that ran passed. Bundle: {result.folder}")

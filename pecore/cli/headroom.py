@@ -1,7 +1,7 @@
 """pecore headroom"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,12 +10,21 @@ import typer
 from rich.table import Table
 
 from pecore.cli import app
+from pecore.cli.options import weights_source
 from pecore.cli.screen import show, show_json, working
 from pecore.errors import InputError
 
 if TYPE_CHECKING:
+    from rewrites.tower import Scales
     from validate.headroom import Reduction
     from validate.subnormal import Subnormals
+
+
+def png(path: Path | None) -> Path | None:
+    """Refuse a name that is no PNG file's, before the work starts."""
+    if path and path.suffix.lower() != ".png":
+        raise InputError(f"--save writes a PNG file, not {path.name}: give a name that ends in .png")
+    return path
 
 
 @app.command(epilog="Example:  pecore headroom --size B16 --weights synthetic --save headroom.png")
@@ -29,7 +38,7 @@ def headroom(
     images: Annotated[
         Path | None, typer.Option(help="Folder of photographs to measure on, instead of the built-in ones.")
     ] = None,
-    save: Annotated[Path | None, typer.Option(help="Write the plot over depth to this PNG file.")] = None,
+    save: Annotated[Path | None, typer.Option(callback=png, help="Write the plot over depth to this PNG file.")] = None,
     synthetic_amplitude: Annotated[float, typer.Option(help="Largest activation of synthetic weights.")] = 400.0,
     seed: Annotated[int, typer.Option(help="Of synthetic weights.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
@@ -54,7 +63,8 @@ def headroom(
 
         if size is not None:
             variant = find(size)
-            loaded = checkpoints.load(variant, checkpoint or weights, seed=seed, amplitude=synthetic_amplitude)
+            source = weights_source(weights, checkpoint)
+            loaded = checkpoints.load(variant, source, seed=seed, amplitude=synthetic_amplitude)
             model: Any = build_tower(variant, loaded.state_dict)
             title = f"{variant.artefact}, {'SYNTHETIC weights: ' * loaded.synthetic}{loaded.source}"
         else:
@@ -65,8 +75,7 @@ def headroom(
         pixels = [torch.from_numpy(preprocess(image, side, value_range="0..1")) for _, image in photographs(images)]
         stage(f"measuring {len(pixels)} photographs")
         scales, reductions = reductions_of.fit_scales(model, [(p - mean) / std for p in pixels])
-        usual = replace(scales, stream=reductions_of.LARGEST_STREAM_SCALE, gains={})
-        by_default = reductions_of.least(reductions_of.rescaled(reductions, usual))
+        by_default = reductions_of.least(reductions_of.rescaled(reductions, replace(scales, gains={})))
         subnormals = subnormal_weights(rewrite(model, scales))
         title += f"; {len(pixels)} photographs"
         if save:
@@ -79,23 +88,28 @@ def headroom(
             {
                 "tower": title,
                 "scales": asdict(scales),
-                "least": tightest.as_dict(),
-                "least_with_default_stream_scale": by_default.as_dict(),
+                "least": _plain(tightest),
+                "least_without_gains": _plain(by_default),
                 "enough": enough,
-                "reductions": [r.as_dict() for r in reductions],
+                "reductions": [_plain(r) for r in reductions],
                 "fp16_weights": [s.as_dict() for s in subnormals],
             }
         )
     else:
-        gains = ", ".join(f"{name} x {gain:g}" for name, gain in scales.gains.items())
+        gains = ", ".join(f"{name} x {power(gain)}" for name, gain in scales.gains.items())
         show(
             parts_table(reductions, title),
             f"Scales: stream {power(scales.stream)}, stem {power(scales.stem)}, pool {power(scales.pool)}, "
             f"head {power(scales.head)}; gains: {gains or 'none'}.",
             subnormal_line(subnormals),
-            _verdict(by_default, tightest, scales.stream, usual.stream, reductions_of.ENOUGH),
+            _verdict(by_default, tightest, scales, reductions_of.ENOUGH),
         )
     raise typer.Exit(0 if enough else 1)
+
+
+def _plain(r: "Reduction") -> dict[str, Any]:
+    """For JSON, which has no infinity: a product that is 0 throughout has `inf` for its headroom."""
+    return r.as_dict() | ({} if math.isfinite(r.headroom) else {"headroom": "inf"})
 
 
 def timm_tower(name: str, checkpoint: Path | None) -> Any:
@@ -131,10 +145,8 @@ def timm_tower(name: str, checkpoint: Path | None) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def write_plot(path: Path, draw: Any) -> None:
+def write_plot(path: Path, draw: Callable[[], None]) -> None:
     """Draw, with a sentence for a place that can't be written to."""
-    if path.suffix.lower() != ".png":
-        raise InputError(f"--save writes a PNG file, not {path.name}: give a name that ends in .png")
     try:
         draw()
     except OSError as error:
@@ -183,12 +195,15 @@ def subnormal_line(kinds: Sequence["Subnormals"]) -> str:
     return f"Weights below fp16's normal numbers (lost on a GPU that flushes them): {', '.join(shown) or 'none'}."
 
 
-def _verdict(by_default: "Reduction", tightest: "Reduction", stream: float, usual: float, enough: float) -> str:
+def _verdict(by_default: "Reduction", tightest: "Reduction", scales: "Scales", enough: float) -> str:
     said = []
-    if by_default.headroom < enough and stream != usual:
+    if by_default.headroom < enough:
+        loud = [gain for gain in scales.gains.values() if gain < 1]
+        lowest = power(min(loud, default=1.0))
         said.append(
-            f"With the stream's default scale {power(usual)} the least headroom is {by_default.headroom:.3g}x "
-            f"({by_default.name}): too little. {power(stream)} follows; `pecore convert` picks it by itself."
+            f"With the stream's scale {power(scales.stream)} alone the least headroom is {by_default.headroom:.3g}x "
+            f"({by_default.name}): too little. {len(loud)} norms get a gain of {lowest} or more; "
+            "`pecore convert` does that by itself."
         )
     said.append(f"Least headroom {tightest.headroom:.3g}x ({tightest.name}); {enough:g}x is asked for.")
     if tightest.headroom < enough:

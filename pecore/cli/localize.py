@@ -11,7 +11,8 @@ import typer
 from rich.table import Table
 
 from pecore.cli import app
-from pecore.cli.headroom import write_plot
+from pecore.cli.headroom import png, write_plot
+from pecore.cli.options import weights_source
 from pecore.cli.screen import show, show_json, working
 from pecore.errors import InputError
 
@@ -32,7 +33,7 @@ def localize(
     ] = None,
     inputs: Annotated[
         Path | None,
-        typer.Option(help="An .npz of arrays by the graph's input names, [samples, ...]; the first is run."),
+        typer.Option(help="An .npz of samples by the graph's input names; the first is run."),
     ] = None,
     weights: Annotated[str, typer.Option(help="For a size: hub, or synthetic.")] = "hub",
     checkpoint: Annotated[Path | None, typer.Option(help="The weights that a size or bundle is made from.")] = None,
@@ -40,7 +41,7 @@ def localize(
         float | None, typer.Option(help="Error from which a step is wrong: 0.05, with int8 weights 0.1.")
     ] = None,
     gpu: Annotated[bool, typer.Option("--gpu/--no-gpu", help="Run the GPU delegate, in fp16 and in fp32.")] = True,
-    save: Annotated[Path | None, typer.Option(help="Write the plot over depth to this PNG file.")] = None,
+    save: Annotated[Path | None, typer.Option(callback=png, help="Write the plot over depth to this PNG file.")] = None,
     synthetic_amplitude: Annotated[float, typer.Option(help="Largest activation of synthetic weights.")] = 400.0,
     seed: Annotated[int, typer.Option(help="Of synthetic weights.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON, every step.")] = False,
@@ -55,7 +56,8 @@ def localize(
 
         path, tower, about = Path(target), None, ""
         if not path.exists() and not path.suffix:
-            path, tower, about = convert_size(target, checkpoint or weights, synthetic_amplitude, seed, folder, stage)
+            source = weights_source(weights, checkpoint)
+            path, tower, about = convert_size(target, source, synthetic_amplitude, seed, folder, stage)
         elif path.is_dir() or (path.parent / "manifest.json").is_file():
             path, tower, about = from_bundle(path, checkpoint, stage)
         model = open_model(path, backend="cpu")
@@ -127,6 +129,8 @@ def from_bundle(path: Path, checkpoint: Path | None, stage: Callable[[str], None
     except FileNotFoundError as error:
         raise InputError(f"{folder} holds no manifest.json, so it is no bundle; give a bundle or a .tflite") from error
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        if not path.is_dir():  # someone else's manifest.json beside someone else's graph
+            return path, None, ""
         raise InputError(f"the manifest in {folder} is not one of ours ({error!r}); convert the model again") from error
     about = f", {'SYNTHETIC weights: ' * weights['synthetic']}{weights['source']}"
     if path.name not in files or not (weights["synthetic"] or checkpoint):

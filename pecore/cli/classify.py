@@ -1,0 +1,97 @@
+"""pecore classify"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from pecore.cli import app
+from pecore.cli.inputs import (
+    BackendOption,
+    BundleOption,
+    JsonOption,
+    LabelsOption,
+    PrecisionOption,
+    ThreadsOption,
+    VerboseOption,
+    counting,
+    notes,
+    open_encoder,
+)
+from pecore.cli.screen import show, show_json, working
+from pecore.errors import InputError
+
+if TYPE_CHECKING:
+    from pecore.encoder import Prediction
+
+
+@app.command(epilog="Example:  pecore classify photo.jpg --bundle out/pe_core_base_224")
+def classify(
+    images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
+    top: Annotated[int, typer.Option(help="Labels to show for each image.")] = 5,
+    bundle: BundleOption = None,
+    labels: LabelsOption = None,
+    backend: BackendOption = "cpu",
+    precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
+    save: Annotated[Path | None, typer.Option(help="Also draw the images with their labels into this .png.")] = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Say which of the bundle's labels an image shows (exit code 1 if one of several images was skipped)."""
+    from pecore.contact_sheet import Line, Section, Tile, contact_sheet, save_picture
+    from pecore.image_files import find_images
+
+    paths = find_images(images)
+    encoder = open_encoder(bundle, backend, precision, verbose, threads=threads, labels=labels)
+    label_set = encoder.labels  # refused, if they have to be, before any image is read
+    found, skipped = {}, []
+    if len(paths) == 1:
+        with working(verbose):
+            found[paths[0]] = encoder.classify(paths[0], top)
+    else:
+        with counting("classifying", len(paths), verbose) as progress:
+            for done, path in enumerate(paths, start=1):
+                problem = None
+                try:
+                    found[path] = encoder.classify(path, top)
+                except InputError as error:
+                    problem = (path, str(error))
+                    skipped.append(problem)
+                progress(done, problem)
+    if save:
+        tiles = [
+            Tile(path, [Line(path.name)] + [Line(f"{p.label} {_percent(p)}", p.probability) for p in best])
+            for path, best in found.items()
+        ]
+        heading = f"{encoder.file.name}, {len(label_set.labels)} labels"
+        save_picture(contact_sheet([Section(heading, tiles)]), save)
+    if as_json:
+        show_json(
+            {
+                "model": encoder.file.name,
+                "backend": backend,
+                "synthetic_weights": encoder.bundle.manifest["weights"]["synthetic"],
+                "labels": len(label_set.labels),
+                "logit_scale": label_set.logit_scale,
+                "images": [{"path": str(p), "predictions": [asdict(b) for b in best]} for p, best in found.items()],
+                "skipped": [{"path": str(path), "reason": reason} for path, reason in skipped],
+            }
+        )
+    else:
+        out = Table(header_style="bold")
+        for column in ("image", "label", "probability", "cosine"):
+            out.add_column(column, justify="left" if column in ("image", "label") else "right", overflow="fold")
+        for path, best in found.items():
+            for i, p in enumerate(best):
+                name = escape(str(path)) if i == 0 else ""
+                out.add_row(name, escape(p.label), _percent(p), f"{p.cosine:.4f}")
+        show(out, *notes(encoder.bundle))
+    raise typer.Exit(1 if skipped else 0)
+
+
+def _percent(prediction: "Prediction") -> str:
+    return f"{100 * prediction.probability:.1f} %"

@@ -1,0 +1,66 @@
+"""pecore cluster"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from pecore.cli import app
+from pecore.cli.inputs import JsonOption, VerboseOption
+from pecore.cli.screen import show, show_json, working
+
+SHOWN = 3
+"""Images named for each cluster in the table."""
+
+
+@app.command(epilog="Example:  pecore cluster pictures.npz --k 10 --save sheet.png")
+def cluster(
+    index: Annotated[Path, typer.Argument(help="Index that `pecore embed` wrote.")],
+    k: Annotated[int, typer.Option("--k", help="Clusters to make.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of k-means' start.")] = 0,
+    save: Annotated[Path | None, typer.Option(help="Draw a contact sheet of each cluster into this .png.")] = None,
+    thumbnails: Annotated[int, typer.Option(help="Images of each cluster in the picture, the most typical.")] = 10,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Group an index's images by what they show, with k-means."""
+    from pecore.contact_sheet import Line, Section, Tile, contact_sheet, save_picture
+    from pecore.index import read_index
+
+    opened = read_index(index)
+    with working(verbose) as stage:
+        stage(f"clustering {len(opened)} images")
+        from pecore.clustering import cluster as run
+
+        clusters = run(opened.embeddings, k, seed)
+        names = [[opened.paths[row] for row in c.rows] for c in clusters]
+        if save:
+            stage("drawing")
+            sections = [
+                Section(
+                    f"{number}: {len(paths)} images",
+                    [
+                        Tile(path, [Line(f"{cosine:.3f}  {Path(path).name}")])
+                        for path, cosine in zip(paths[:thumbnails], c.cosines)
+                    ],
+                )
+                for number, (c, paths) in enumerate(zip(clusters, names), start=1)
+            ]
+            save_picture(contact_sheet(sections), save)
+    if as_json:
+        content = [
+            {"images": [{"path": p, "cosine": float(cosine)} for p, cosine in zip(paths, c.cosines)]}
+            for c, paths in zip(clusters, names)
+        ]
+        show_json({"index": str(index), "k": k, "seed": seed, "clusters": content})
+        return
+    out = Table(title=f"{len(opened)} images", title_justify="left", header_style="bold")
+    for column in ("cluster", "images", "mean cosine with its centre"):
+        out.add_column(column, justify="right")
+    out.add_column("most typical", overflow="fold")
+    for number, (c, paths) in enumerate(zip(clusters, names), start=1):
+        typical = escape(", ".join(Path(p).name for p in paths[:SHOWN]))
+        out.add_row(str(number), str(len(paths)), f"{c.cosines.mean():.3f}", typical)
+    show(out)

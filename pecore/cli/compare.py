@@ -1,0 +1,71 @@
+"""pecore compare"""
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from pecore.cli import app
+from pecore.cli.inputs import (
+    BackendOption,
+    BundleOption,
+    JsonOption,
+    PrecisionOption,
+    TextCheckpointOption,
+    ThreadsOption,
+    VerboseOption,
+    modality_of,
+    notes,
+    open_encoder,
+)
+from pecore.cli.screen import show, show_json, working
+from pecore.errors import InputError
+
+
+@app.command(epilog='Example:  pecore compare photo.jpg "a photo of a cat" "a photo of a dog"')
+def compare(
+    subject: Annotated[str, typer.Argument(help="An image file, or a text.")],
+    prompts: Annotated[list[str], typer.Argument(help="Texts, or image files.")],
+    subject_type: Annotated[str | None, typer.Option(help="image or text; an image if there is such a file.")] = None,
+    prompt_type: Annotated[str | None, typer.Option(help="image or text; images where there are such files.")] = None,
+    bundle: BundleOption = None,
+    text_checkpoint: TextCheckpointOption = None,
+    backend: BackendOption = "cpu",
+    precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Print the cosine of one image or text with each of several."""
+    subject_is = modality_of(subject, subject_type, "--subject-type")
+    kinds = {prompt: modality_of(prompt, prompt_type, "--prompt-type") for prompt in prompts}
+    if len(set(kinds.values())) > 1:
+        image = next(prompt for prompt, kind in kinds.items() if kind == "image")
+        text = next(prompt for prompt, kind in kinds.items() if kind == "text")
+        raise InputError(f"{image} is an image and {text!r} is a text; compare with one kind at a time")
+    prompts_are = next(iter(kinds.values()))
+    encoder = open_encoder(bundle, backend, precision, verbose, threads=threads, text_checkpoint=text_checkpoint)
+    with working(verbose) as stage:
+        stage("comparing")
+        cosines = encoder.compare(subject, prompts, subject_is, prompts_are)  # type: ignore[arg-type]
+    rows = list(zip(prompts, cosines))
+    if as_json:
+        show_json(
+            {
+                "model": encoder.file.name,
+                "backend": backend,
+                "synthetic_weights": encoder.bundle.manifest["weights"]["synthetic"],
+                "subject": subject,
+                "subject_type": subject_is,
+                "prompt_type": prompts_are,
+                "cosines": [{"prompt": prompt, "cosine": cosine} for prompt, cosine in rows],
+            }
+        )
+        return
+    out = Table(title=f"{escape(subject)} ({subject_is})", title_justify="left", header_style="bold")
+    out.add_column("prompt", overflow="fold")
+    out.add_column("cosine", justify="right")
+    for prompt, cosine in rows:
+        out.add_row(escape(prompt), f"{cosine:.4f}")
+    show(out, *notes(encoder.bundle))

@@ -1,0 +1,58 @@
+"""pecore labels"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from pecore.cli import app
+from pecore.cli.options import weights_source
+from pecore.cli.screen import show, show_json, working
+
+
+@app.command(epilog="Example:  pecore labels --size B16 --labels imagenet --out out/pe_core_base_224")
+def labels(
+    size: Annotated[str, typer.Option(help="T16, S16, B16, L14 or G14.")],
+    labels: Annotated[str, typer.Option(help="A UTF-8 file with one label a line, or imagenet.")],
+    templates: Annotated[
+        str, typer.Option(help="openai (80), simple (7), or a file with one template a line, {} where the label goes.")
+    ] = "simple",
+    weights: Annotated[
+        str, typer.Option(help="hub, or synthetic: seeded, needs no network, classifies nothing.")
+    ] = "hub",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A local file with both towers instead: open_clip's .safetensors or Meta's .pt.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The bundle's folder, or one for the labels alone; out/NAME OF THE BUNDLE.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of synthetic weights.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest's entry as JSON.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")] = False,
+) -> None:
+    """Embed labels with the text tower and put them into a bundle."""
+    with working(verbose) as stage:
+        stage("starting")
+        from convert.labels import read_labels, read_templates, write_labels
+        from convert.text_tower import load_text
+        from convert.variants import find
+
+        variant = find(size)
+        folder = out or Path("out") / variant.artefact
+        names, prompts = read_labels(labels), read_templates(templates)
+        stage("loading weights")
+        loaded = load_text(variant, weights_source(weights, checkpoint), seed=seed)
+        made = write_labels(folder, variant, loaded, names, prompts, stage, names=(labels, templates))
+    if as_json:
+        show_json(made)
+        return
+    about = Table(title=f"Labels in {folder}", title_justify="left", show_header=False)
+    about.add_row("labels", f"{made['n']} from {labels}")
+    about.add_row("embeddings", f"{made['n']} x {made['dim']}, {made['files']['text_embeddings.bin']['bytes']:,} bytes")
+    about.add_row("templates", f"{len(prompts)} from {templates}")
+    about.add_row("logit scale", f"{made['logit_scale']:g}")
+    about.add_row("weights", made["weights"]["source"])
+    show(about, *(f"warning: {warning}" for warning in made["warnings"]))
+    if made["weights"]["synthetic"]:
+        show("Synthetic weights: these embeddings prove the format and classify nothing.")

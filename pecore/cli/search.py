@@ -1,0 +1,79 @@
+"""pecore search"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from pecore.cli import app
+from pecore.cli.inputs import (
+    BackendOption,
+    BundleOption,
+    JsonOption,
+    TextCheckpointOption,
+    ThreadsOption,
+    VerboseOption,
+    modality_of,
+    notes,
+    open_encoder,
+)
+from pecore.cli.screen import show, show_json, working
+
+
+@app.command(epilog='Example:  pecore search pictures.npz "a dog on a beach" --save found.png')
+def search(
+    index: Annotated[Path, typer.Argument(help="Index that `pecore embed` wrote.")],
+    query: Annotated[str, typer.Argument(help="A text, or an image file.")],
+    top: Annotated[int, typer.Option(help="Images to find.")] = 10,
+    query_type: Annotated[str | None, typer.Option(help="image or text; an image where there is such a file.")] = None,
+    bundle: BundleOption = None,
+    text_checkpoint: TextCheckpointOption = None,
+    backend: BackendOption = "cpu",
+    threads: ThreadsOption = None,
+    save: Annotated[Path | None, typer.Option(help="Also draw what was found into this .png.")] = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Find the images nearest to a text or an image: exact, over the whole index."""
+    from pecore.bundle import check_same_space
+    from pecore.contact_sheet import Line, Section, Tile, contact_sheet, save_picture
+    from pecore.index import read_index, top_k
+
+    kind = modality_of(query, query_type, "--query-type")
+    opened = read_index(index)
+    made_with = Path(opened.about["bundle"])
+    if bundle is None and made_with.is_dir():
+        bundle = made_with
+    encoder = open_encoder(bundle, backend, None, verbose, threads=threads, text_checkpoint=text_checkpoint)
+    check_same_space(opened.about["space"], encoder.bundle, str(index))
+    with working(verbose) as stage:
+        stage("embedding the query")
+        embedding = encoder.embed_image(query) if kind == "image" else encoder.embed_text(query)
+        stage(f"searching {len(opened)} images")
+        rows, cosines = top_k(embedding, opened.embeddings, top)
+    found = [(opened.paths[row], float(cosine)) for row, cosine in zip(rows[0], cosines[0])]
+    if save:
+        asked = Tile(query, [Line("the query")]) if kind == "image" else Tile(None, [Line("the query")], query)
+        tiles = [Tile(path, [Line(f"{cosine:.4f}  {Path(path).name}")]) for path, cosine in found]
+        save_picture(contact_sheet([Section(f"{query}: {len(found)} of {len(opened)}", [asked, *tiles])]), save)
+    if as_json:
+        show_json(
+            {
+                "index": str(index),
+                "images": len(opened),
+                "query": query,
+                "query_type": kind,
+                "backend": backend,
+                "synthetic_weights": encoder.bundle.manifest["weights"]["synthetic"],
+                "found": [{"path": path, "cosine": cosine} for path, cosine in found],
+            }
+        )
+        return
+    out = Table(title=f"{escape(query)} ({kind}), in {len(opened)} images", title_justify="left", header_style="bold")
+    out.add_column("cosine", justify="right")
+    out.add_column("image", overflow="fold")
+    for path, cosine in found:
+        out.add_row(f"{cosine:.4f}", escape(path))
+    show(out, *notes(encoder.bundle))

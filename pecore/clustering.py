@@ -1,0 +1,35 @@
+"""Group an index's images by what they show."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pecore.errors import InputError
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """`rows` of the index, the nearest to the cluster's direction first, and their `cosines` with it."""
+
+    rows: np.ndarray
+    cosines: np.ndarray
+
+
+def cluster(embeddings: np.ndarray, k: int, seed: int = 0) -> list[Cluster]:
+    """k-means on `[n, dim]` L2-normalised embeddings; the clusters, the largest first. The seed decides the start.
+
+    Raises:
+        InputError: k is not between 1 and n.
+    """
+    from sklearn.cluster import KMeans
+
+    if not 1 <= k <= len(embeddings):
+        raise InputError(f"{len(embeddings)} images can't be put into {k} clusters; take --k from 1 to that number")
+    found = KMeans(k, n_init=3, random_state=seed).fit(np.asarray(embeddings))
+    groups = []
+    for i, centre in enumerate(found.cluster_centers_):
+        rows = np.flatnonzero(found.labels_ == i)
+        cosines = embeddings[rows] @ (centre / max(np.linalg.norm(centre), 1e-12))
+        order = np.lexsort((rows, -cosines))
+        groups.append(Cluster(rows[order], cosines[order]))
+    return sorted((g for g in groups if len(g.rows)), key=lambda g: (-len(g.rows), g.rows[0]))

@@ -1,0 +1,193 @@
+"""`PerceptionEncoder`: a bundle's towers from Python.
+
+encoder = PerceptionEncoder("out/pe_core_base_224")
+encoder.compare("photo.jpg", ["a cat", "a dog"])      # [0.21, 0.09]
+encoder.classify("photo.jpg", top_k=3)                # after `pecore labels`
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from pecore.bundle import Bundle, open_bundle
+from pecore.errors import GateError, InputError
+from pecore.labels import LabelSet, read_labels
+from pecore.preprocess import ImageInput, load_image, preprocess
+from pecore.runtime import Backend, open_model
+from pecore.text_encoder import TextEncoder, open_text_encoder
+
+Modality = Literal["image", "text"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One label for an image. `index` is its place in the label set; `probability` is the softmax over all labels."""
+
+    label: str
+    index: int
+    cosine: float
+    probability: float
+
+
+class PerceptionEncoder:
+    """Image and text embeddings, and what follows from them, with a converted bundle.
+
+    Args:
+        bundle: folder that `pecore convert` wrote.
+        backend: `cpu`, `gpu` (ML Drift, strict, in this process) or `tensorflow` (the extra), as in
+            `pecore.runtime.open_model`.
+        precision: of the weights, where the bundle holds several files; fp16 by default.
+        threads: CPU threads; one per core by default.
+        labels: folder with label embeddings; the bundle itself by default.
+        text_checkpoint: a file with the text tower, for a bundle without a text `.tflite` whose own checkpoint is gone.
+
+    Raises:
+        InputError: no bundle, or a file or backend that can't be used. Labels and the text tower are opened when first
+            asked for, and raise then.
+    """
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str] | Bundle,
+        *,
+        backend: Backend = "cpu",
+        precision: str | None = None,
+        threads: int | None = None,
+        labels: str | os.PathLike[str] | None = None,
+        text_checkpoint: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(Path(bundle))
+        self.backend = backend
+        self.file = self.bundle.file(precision)
+        self._model = open_model(self.file, backend=backend, threads=threads)
+        self._input: Mapping[str, Any] = self.bundle.manifest["input"]
+        self._threads, self._labels_folder = threads, Path(labels) if labels else None
+        self._text_checkpoint = Path(text_checkpoint) if text_checkpoint else None
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self._model.outputs["embedding"].shape[-1]
+
+    @property
+    def image_size(self) -> int:
+        """Side of the model's square input, in pixels."""
+        return int(self.bundle.manifest["variant"]["image_size"])
+
+    @cached_property
+    def labels(self) -> LabelSet:
+        """The labels to classify with; refused where they were made with another checkpoint."""
+        if self._labels_folder is None:
+            return read_labels(self.bundle.folder)
+        labels = read_labels(self._labels_folder)
+        labels.check_partner(self.bundle.manifest, str(self.bundle.folder))
+        return labels
+
+    @cached_property
+    def _text(self) -> TextEncoder:
+        return open_text_encoder(self.bundle, self.backend, self._threads, self._text_checkpoint)
+
+    def embed_image(self, image: ImageInput | Sequence[ImageInput]) -> np.ndarray:
+        """Embeddings `[n, dim]` float32, L2-normalised, of one image (n = 1) or a list of them.
+
+        An image is a Pillow image, a file's path, or a uint8 RGB array `[h, w, 3]`.
+
+        Raises:
+            InputError: an image that can't be used, by name.
+            GateError: the backend's answer is no direction (NaN, infinity or zero).
+        """
+        images: list[Any] = list(image) if isinstance(image, list | tuple) else [image]
+        rows = [self.run(self.prepare(one)) for one in images]
+        return np.stack(rows) if rows else np.zeros((0, self.dim), np.float32)
+
+    def prepare(self, image: ImageInput) -> np.ndarray:
+        """The model's input for one image, in the layout and range that the bundle's graph takes."""
+        form = self._input
+        return preprocess(image, self.image_size, layout=form["layout"], value_range=form["range"])
+
+    def run(self, pixels: np.ndarray) -> np.ndarray:
+        """Embedding `[dim]` of prepared pixels."""
+        return _unit(self._model.run({"image": pixels})["embedding"], f"{self.file.name} on {self.backend}")[0]
+
+    def embed_text(self, text: str | Sequence[str]) -> np.ndarray:
+        """Embeddings `[n, dim]` float32, L2-normalised, of one text (n = 1) or a list of them, used as they are.
+
+        What is longer than the tower's context is cut, as open_clip does.
+
+        Raises:
+            InputError: what is not a str, by its type; no text tower to be had.
+        """
+        texts: list[Any] = list(text) if isinstance(text, list | tuple) else [text]
+        for one in texts:
+            if not isinstance(one, str):
+                raise InputError(f"a text must be a str, not {type(one).__name__}: {one!r}")
+        return _unit(self._text(texts), "the text tower") if texts else np.zeros((0, self.dim), np.float32)
+
+    def compare(
+        self,
+        subject: Any,
+        prompt: Any,
+        subject_type: Modality = "image",
+        prompt_type: Modality = "text",
+    ) -> list[float] | dict[Any, float]:
+        """Cosines between one subject and each prompt, with the semantics of Roboflow's PerceptionEncoder.
+
+        Args:
+            subject: one image or one text.
+            prompt: one of them, a list, or a dict of them.
+
+        Returns:
+            A list of cosines, or, for a dict, a dict with the same keys.
+
+        Raises:
+            ValueError: (as InputError) a type that is neither "image" nor "text", several subjects, or a subject or
+                prompt that can't be used, by name.
+        """
+        if isinstance(subject, list | tuple | dict):
+            raise InputError(f"compare takes one subject, not a {type(subject).__name__}: call it for each of them")
+        prompts = list(prompt.values()) if isinstance(prompt, dict) else prompt
+        subject_embedding = self._embed(subject, "subject_type", subject_type)[0]
+        cosines = [float(c) for c in self._embed(prompts, "prompt_type", prompt_type) @ subject_embedding]
+        return dict(zip(prompt, cosines)) if isinstance(prompt, dict) else cosines
+
+    def _embed(self, what: Any, argument: str, modality: str) -> np.ndarray:
+        if modality not in ("image", "text"):
+            raise InputError(f"{argument} must be 'image' or 'text', not {modality!r}")
+        return self.embed_image(what) if modality == "image" else self.embed_text(what)
+
+    def classify(self, image: ImageInput, top_k: int = 5) -> list[Prediction]:
+        """The `top_k` likeliest of the bundle's labels for one image, the likeliest first.
+
+        Raises:
+            InputError: no labels in the bundle, or an image that can't be used.
+        """
+        return rank(self.embed_image(load_image(image))[0], self.labels, top_k)
+
+
+def rank(embedding: np.ndarray, labels: LabelSet, top_k: int = 5) -> list[Prediction]:
+    """Labels for an image's embedding `[dim]`, by softmax(logit scale * cosines) over all of them, in float64.
+
+    Of equal ones the first comes first.
+    """
+    if top_k < 1:
+        raise InputError(f"the top {top_k} labels are none; ask for 1 or more")
+    cosines = labels.embeddings.astype(np.float64) @ embedding.astype(np.float64)
+    logits = labels.logit_scale * cosines
+    odds = np.exp(logits - logits.max())
+    probabilities = odds / odds.sum()
+    best = np.argsort(-cosines, kind="stable")[:top_k]
+    return [Prediction(labels.labels[i], int(i), float(cosines[i]), float(probabilities[i])) for i in best]
+
+
+def _unit(rows: np.ndarray, where: str) -> np.ndarray:
+    """Rows with norm 1 to float32's precision: an fp16 GPU is off by its own rounding."""
+    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
+    usable = np.isfinite(norms) & (norms > 0)
+    if not usable.all():
+        raise GateError(f"{where} gave an embedding of norm {norms[~usable][0]:g}; `pecore localize` shows why")
+    return rows / norms

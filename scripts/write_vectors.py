@@ -1,0 +1,201 @@
+"""Write `tests/vectors/`: what every implementation of the preprocessing and the scoring has to reproduce.
+
+    python scripts/write_vectors.py [FOLDER]
+
+The Android and browser code has no Pillow, so the resize is written out here as an algorithm (`weights`, `resize`; in
+prose in `docs/preprocessing.md`), and `tests/pecore/test_vectors.py` holds it against Pillow bit for bit.
+"""
+
+import hashlib
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from convert.checkpoint import load
+from convert.variants import Variant, build_tower, find
+from pecore.encoder import rank
+from pecore.labels import LabelSet
+from pecore.preprocess import MEAN, STD, load_image, preprocess
+
+FOLDER = Path(__file__).parents[1] / "tests" / "vectors"
+PRECISION_BITS = 32 - 8 - 2  # of the fixed-point weights
+COEFFICIENTS = [(5, 3), (3, 5), (64, 7), (4, 4), (2, 1), (1, 3)]
+GENERATED = [  # width, height, size; the order of the passes changes between the last two
+    *((4032, 3024, 224), (1000, 3, 224), (3, 1000, 224), (640, 480, 336), (225, 223, 224), (448, 448, 224)),
+    *((1080, 1920, 224), (223, 225, 224), (324, 424, 224), (323, 424, 224)),
+]
+FORMULA = "value(x, y, channel) = (37 * x + 61 * y + 97 * channel + floor(x * y / 7)) mod 256"
+FORMS = [(64, "nchw", "-1..1"), (8, "nhwc", "-1..1"), (8, "nchw", "0..1"), (8, "nhwc", "0..255")]
+LABELS = ("cat", "dog", "rocket", "astronaut", "cup of coffee", "red panda", "été", "cat again")
+LOGIT_SCALE, TOP_K = 100.0, 5
+TOWER = replace(find("T16"), depth=1, image_size=64)
+
+
+def weights(in_size: int, out_size: int) -> list[tuple[int, list[int]]]:
+    """For each output pixel: the first input pixel it reads, and the fixed-point weight of that and the following."""
+    scale = in_size / out_size
+    support = max(scale, 1.0)  # the triangle's half width, in input pixels
+    steepness = 1.0 / support
+    out = []
+    for x in range(out_size):
+        centre = (x + 0.5) * scale
+        first = max(int(centre - support + 0.5), 0)  # int() truncates
+        last = min(int(centre + support + 0.5), in_size)
+        shares = [max(1.0 - abs((i - centre + 0.5) * steepness), 0.0) for i in range(first, last)]
+        total = 0.0
+        for share in shares:  # in this order: it decides the last bit
+            total += share
+        out.append((first, [int(0.5 + share / total * (1 << PRECISION_BITS)) for share in shares]))
+    return out
+
+
+def resize(pixels: np.ndarray, size: int) -> np.ndarray:
+    """uint8 `[h, w, 3]` -> `[size, size, 3]`: one axis, rounded to uint8, then the other."""
+    height, width, _ = pixels.shape
+    vertical_first = height > size and height - size > 2 * (width - size)
+    for axis in (0, 1) if vertical_first else (1, 0):
+        pixels = _resize_axis(pixels, size, axis)
+    return pixels
+
+
+def _resize_axis(pixels: np.ndarray, size: int, axis: int) -> np.ndarray:
+    lines = np.moveaxis(pixels, axis, 0).astype(np.int64)
+    out = np.empty((size, *lines.shape[1:]), np.uint8)
+    for i, (first, taps) in enumerate(weights(len(lines), size)):
+        total = 1 << (PRECISION_BITS - 1)
+        for k, tap in enumerate(taps):
+            total = total + tap * lines[first + k]
+        out[i] = np.clip(total >> PRECISION_BITS, 0, 255)
+    return np.moveaxis(out, 0, axis)
+
+
+def generated(width: int, height: int) -> np.ndarray:
+    """The image that `FORMULA` describes: large ones need no file."""
+    y, x, c = np.ogrid[:height, :width, :3]
+    return ((37 * x + 61 * y + 97 * c + x * y // 7) % 256).astype(np.uint8)
+
+
+def images() -> dict[str, Image.Image]:
+    """Small pictures from scikit-image's photographs: square, wide, tall, tiny, transparent, one pixel."""
+    from skimage import data
+
+    shots = {n: Image.fromarray(getattr(data, n)()) for n in ("astronaut", "chelsea", "coffee", "rocket")}
+    transparent = shots["coffee"].resize((32, 24))
+    transparent.putalpha(Image.linear_gradient("L").resize((32, 24)))
+    return {
+        "square": shots["astronaut"].crop((160, 40, 288, 168)).resize((64, 64)),
+        "wide": shots["chelsea"].resize((64, 43)),
+        "tall": shots["coffee"].crop((200, 0, 388, 400)).resize((30, 64)),
+        "tiny": shots["rocket"].resize((7, 5)),
+        "transparent": transparent,
+        "pixel": Image.new("RGB", (1, 1), (200, 100, 50)),
+    }
+
+
+def write(folder: Path) -> None:
+    """Write every vector to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = images()
+    entries = []
+    for name, picture in pictures.items():
+        picture.save(folder / f"{name}.png")
+        rgb = np.asarray(load_image(folder / f"{name}.png"))
+        (folder / f"{name}.rgb").write_bytes(rgb.tobytes())
+        entry: dict[str, Any] = {
+            "name": name,
+            "width": picture.width,
+            "height": picture.height,
+            "png": f"{name}.png",
+            "rgb": f"{name}.rgb",
+            "resized_sha256": {str(size): _digest(resize(rgb, size)) for size in (8, 64, 224)},
+            "tensors": [],
+        }
+        for size, layout, value_range in FORMS if name == "wide" else FORMS[:1]:
+            file = f"{name}_{size}_{layout}_{value_range.replace('..', '_')}.f32"
+            tensor = preprocess(picture, size, layout=layout, value_range=value_range)  # type: ignore[arg-type]
+            (folder / file).write_bytes(tensor.astype("<f4").tobytes())
+            entry["tensors"].append({"file": file, "size": size, "layout": layout, "range": value_range})
+        entries.append(entry)
+    content = {
+        "format": 1,
+        "written_by": "scripts/write_vectors.py",
+        "specification": "docs/preprocessing.md",
+        "files": {
+            ".rgb": "uint8, rows of pixels from the top, red green blue",
+            ".f32": "little-endian float32",
+            "text_embeddings.bin": "little-endian int32 n, int32 dim, n * dim float32",
+        },
+        "resize": {
+            "name": "Pillow's antialiased bilinear filter for 8-bit images, aspect ratio not kept",
+            "precision_bits": PRECISION_BITS,
+            "order": "columns first if h > size and h - size > 2 * (w - size), else rows first; uint8 in between",
+            "weights": [_worked(i, o) for i, o in COEFFICIENTS],
+        },
+        "normalise": {"mean": MEAN, "std": STD, "tolerance": 1e-6},
+        "images": entries,
+        "generated": {
+            "formula": FORMULA,
+            "cases": [
+                {"width": w, "height": h, "size": s, "resized_sha256": _digest(resize(generated(w, h), s))}
+                for w, h, s in GENERATED
+            ],
+        },
+        "scores": _scores(folder, pictures),
+    }
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    (folder / "vectors.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _worked(in_size: int, out_size: int) -> dict[str, Any]:
+    found = weights(in_size, out_size)
+    return {"in": in_size, "out": out_size, "first": [f for f, _ in found], "weights": [w for _, w in found]}
+
+
+def _digest(pixels: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def embed(variant: Variant, picture: Image.Image) -> np.ndarray:
+    """Embedding `[dim]` of timm's tower with synthetic weights (seed 0)."""
+    model = build_tower(variant, load(variant, "synthetic").state_dict)
+    with torch.no_grad():
+        return F.normalize(model(torch.from_numpy(preprocess(picture, variant.image_size))), dim=-1)[0].numpy()
+
+
+def _scores(folder: Path, pictures: dict[str, Image.Image]) -> dict[str, Any]:
+    """Embeddings of the pictures, seeded directions in place of labels' ones (two are equal), and what follows."""
+    embeddings = np.stack([embed(TOWER, picture) for picture in pictures.values()])
+    rows = np.random.default_rng(0).standard_normal((len(LABELS), TOWER.embedding_dim)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    rows[-1] = rows[0]
+    (folder / "embeddings.f32").write_bytes(embeddings.astype("<f4").tobytes())
+    header = np.array(rows.shape, "<i4").tobytes()
+    (folder / "text_embeddings.bin").write_bytes(header + rows.astype("<f4").tobytes())
+    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS), encoding="utf-8")
+    labels = LabelSet(LABELS, rows, LOGIT_SCALE, {}, TOWER.size)
+    return {
+        "embeddings": "embeddings.f32",
+        "dim": TOWER.embedding_dim,
+        "embeddings_are": "of the images in their order: T16 with one block, 64 x 64 pixels, synthetic weights, seed 0",
+        "text_embeddings": "text_embeddings.bin",
+        "labels": "labels.txt",
+        "logit_scale": LOGIT_SCALE,
+        "rule": "probability = softmax over all labels of logit_scale * cosine; of equal cosines the first label first",
+        "tolerance": {"cosine": 1e-6, "probability": 1e-4},
+        "top_k": TOP_K,
+        "cases": [
+            {"image": name, "predictions": [asdict(p) for p in rank(e, labels, TOP_K)]}
+            for name, e in zip(pictures, embeddings)
+        ],
+    }
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)

@@ -1,0 +1,32 @@
+"""The text tower on the real delegate: int8 is resident and right; a fp16 table is refused."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from convert.text_tower import load_text, text_config
+from convert.variants import find
+from pecore.text_conversion import TextOptions, convert_text
+
+pytestmark = pytest.mark.gpu
+
+T16 = find("T16")
+SMALL = replace(text_config(T16), layers=2)
+
+
+def test_int8_is_resident(tmp_path: Path) -> None:
+    weights = load_text(T16, "synthetic", config=SMALL)
+    result = convert_text(T16, weights, tmp_path / "b", TextOptions(gpu="require"), config=SMALL)
+    on_gpu = [c for c in result.checks if c.gate == "gpu"]
+    assert [c.outcome for c in on_gpu] == ["passed", "passed"], [c.detail for c in on_gpu]
+    assert all(c.figures["ops_on_gpu"] == c.figures["ops"] > 0 for c in on_gpu)
+
+
+def test_an_fp16_table_is_refused_and_reported(tmp_path: Path) -> None:
+    weights = load_text(T16, "synthetic", config=SMALL)
+    result = convert_text(T16, weights, tmp_path / "b", TextOptions(("fp16",)), config=SMALL)
+    assert result.passed
+    (on_gpu,) = [c for c in result.checks if c.gate == "gpu"]
+    assert on_gpu.outcome == "skipped"
+    assert "EMBEDDING_LOOKUP" in on_gpu.detail

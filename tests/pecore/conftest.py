@@ -1,0 +1,75 @@
+"""A bundle of a one-block T16 at 64 pixels: fp16 and int8 vision towers, labels, a narrow text tower."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from convert.checkpoint import load
+from convert.labels import write_labels
+from convert.text_tower import TextConfig, load_text, text_config
+from convert.variants import Variant, find
+from pecore import conversion
+from pecore.encoder import PerceptionEncoder
+from pecore.text_conversion import TextOptions, convert_text
+
+TINY = replace(find("T16"), depth=1, image_size=64)
+LABELS = ["cat", "dog", "rocket", "astronaut", "cup of coffee", "red panda"]
+SHOTS = {"cat": "chelsea", "astronaut": "astronaut", "cup_of_coffee": "coffee", "Rocket": "rocket"}
+
+
+@pytest.fixture(scope="session")
+def tiny_variant() -> Variant:
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_text_config() -> TextConfig:
+    return replace(text_config(TINY), layers=1, width=64, heads=2)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_text_config: TextConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With labels, without a text `.tflite`. Not to be written to."""
+    folder = tmp_path_factory.mktemp("tiny") / "bundle"
+    options = conversion.Options(precisions=("fp16", "int8"), gpu="skip")
+    assert conversion.convert(TINY, load(TINY, "synthetic"), folder, options, lambda stage: None).passed
+    weights = load_text(TINY, "synthetic", config=tiny_text_config)
+    write_labels(folder, TINY, weights, LABELS, ["a photo of a {}."], lambda stage: None, config=tiny_text_config)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def text_section(tiny_text_config: TextConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the text tower's `.tflite` alone."""
+    folder = tmp_path_factory.mktemp("text") / "bundle"
+    weights = load_text(TINY, "synthetic", config=tiny_text_config)
+    options = TextOptions(("fp32",), gpu="skip")
+    assert convert_text(TINY, weights, folder, options, lambda stage: None, tiny_text_config).passed
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder(tiny_bundle: Path) -> PerceptionEncoder:
+    return PerceptionEncoder(tiny_bundle, threads=1)
+
+
+@pytest.fixture
+def small_text(tiny_text_config: TextConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The narrow text tower in place of T16's, for PyTorch."""
+    monkeypatch.setattr("convert.text_tower.text_config", lambda variant: tiny_text_config)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ImageFolder: four classes, three cuts of a photograph each. Not to be written to."""
+    root = tmp_path_factory.mktemp("dataset")
+    for name, shot in SHOTS.items():
+        image = Image.fromarray(np.asarray(getattr(data, shot)())).resize((160, 120))
+        (root / name).mkdir()
+        for i, left in enumerate((0, 20, 40)):
+            image.crop((left, 0, left + 120, 120)).save(root / name / f"{i}.png")
+    return root

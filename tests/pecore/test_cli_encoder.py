@@ -1,0 +1,207 @@
+"""`pecore embed`, `classify`, `search`, `compare`, `cluster` and `evaluate` from the command line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pecore.cli import main
+
+
+@pytest.fixture
+def run(capfd):
+    """run(arguments...) -> exit code, stdout, stderr."""
+
+    def run(*args):
+        with pytest.raises(SystemExit) as ended:
+            main([str(arg) for arg in args])
+        return ended.value.code or 0, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def photos(dataset, tmp_path):
+    """The data set's twelve images, and a file that is none."""
+    folder = shutil.copytree(dataset, tmp_path / "photos")
+    (folder / "cat" / "broken.jpg").write_bytes(b"no")
+    shutil.copy(folder / "cat" / "0.png", folder / "cat" / "[b]old.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def index(tiny_bundle, dataset, tmp_path_factory):
+    path = tmp_path_factory.mktemp("index") / "x.npz"
+    with pytest.raises(SystemExit):
+        main(["embed", str(dataset), "--out", str(path), "--bundle", str(tiny_bundle)])
+    return path
+
+
+def test_embed_survives_a_broken_file_and_goes_on(run, photos, tiny_bundle, tmp_path):
+    out = tmp_path / "x.npz"
+    code, stdout, stderr = run("embed", photos, "--out", out, "--bundle", tiny_bundle)
+    assert code == 1
+    assert "13 embeddings of 512" in stdout
+    assert "1 skipped" in stdout
+    assert "broken.jpg is not an image" in stderr
+    assert "embedding: 14 of 14" in stderr
+    (photos / "cat" / "broken.jpg").unlink()
+    code, stdout, _ = run("embed", photos, "--out", out, "--bundle", tiny_bundle, "--json")
+    facts = json.loads(stdout)
+    assert (code, facts["images"], facts["reused"], facts["skipped"]) == (0, 13, 13, [])
+    assert facts["made_with"]["file"] == "pe_core_tiny_384_fp16.tflite"
+    code, _, stderr = run("embed", photos, "--out", out, "--bundle", tiny_bundle, "--precision", "int8")
+    assert code == 2
+    assert "was made with pe_core_tiny_384_fp16.tflite on cpu" in stderr
+
+
+def test_the_only_bundle_in_out_is_taken(run, photos, tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, stderr = run("classify", photos / "cat" / "0.png")
+    assert code == 2
+    assert stderr.splitlines()[-1].startswith("error: there is no bundle in out; name one with --bundle")
+    shutil.copytree(tiny_bundle, tmp_path / "out" / "b")
+    assert run("classify", photos / "cat" / "0.png")[0] == 0
+
+
+def test_classify_one_and_many(run, photos, tiny_bundle, encoder, tmp_path):
+    code, stdout, _ = run("classify", photos / "cat" / "0.png", "--bundle", tiny_bundle, "--top", "2", "--json")
+    (image,) = json.loads(stdout)["images"]
+    expected = encoder.classify(photos / "cat" / "0.png", 2)
+    assert code == 0
+    assert [p["label"] for p in image["predictions"]] == [p.label for p in expected]
+    assert image["predictions"][0]["probability"] == pytest.approx(expected[0].probability, abs=1e-4)
+    code, _, stderr = run("classify", photos / "cat" / "broken.jpg", "--bundle", tiny_bundle)
+    assert code == 2
+    assert "broken.jpg is not an image" in stderr
+    grid = tmp_path / "grid.png"
+    code, stdout, stderr = run("classify", photos, "--bundle", tiny_bundle, "--save", grid)
+    assert code == 1
+    assert "broken.jpg is not an image" in stderr
+    assert "[b]old.png" in stdout
+    assert "Synthetic weights: these figures mean nothing." in stdout
+    assert np.asarray(Image.open(grid)).std() > 10
+
+
+def test_classify_refuses_a_picture_s_place_and_missing_labels(run, photos, text_section, tiny_bundle, tmp_path):
+    photo = photos / "cat" / "0.png"
+    code, _, stderr = run("classify", photo, "--bundle", tiny_bundle, "--save", tmp_path / "grid.xyz")
+    assert code == 2
+    assert "give --save a .png file" in stderr
+    code, _, stderr = run("classify", photo, "--bundle", tiny_bundle, "--labels", text_section)
+    assert code == 2
+    assert "pecore labels" in stderr
+
+
+def test_search_by_image(run, index, dataset, tmp_path):
+    query, picture = dataset / "astronaut" / "1.png", tmp_path / "found.png"
+    code, stdout, _ = run("search", index, query, "--top", "3", "--json", "--save", picture)
+    content = json.loads(stdout)
+    assert code == 0
+    assert content["query_type"] == "image"
+    assert content["found"][0] == {"path": str(query), "cosine": pytest.approx(1, abs=1e-5)}
+    assert len(content["found"]) == 3
+    assert Image.open(picture).width == 16 + 4 * 216  # the query and what was found
+
+
+@pytest.mark.usefixtures("small_text")
+def test_search_by_text(run, index, encoder):
+    code, stdout, _ = run("search", index, "a cup of coffee", "--top", "12", "--json")
+    content = json.loads(stdout)
+    assert (code, content["query_type"]) == (0, "text")
+    cosines = encoder.compare("a cup of coffee", [f["path"] for f in content["found"]], "text", "image")
+    assert [f["cosine"] for f in content["found"]] == pytest.approx(cosines, abs=1e-5)
+    assert cosines == sorted(cosines, reverse=True)
+    code, stdout, _ = run("search", index, "a cup of coffee", "--top", "1")
+    assert content["found"][0]["path"].rsplit("/", 1)[-1] in stdout
+
+
+def test_search_wants_the_bundle_of_the_index(run, index, tiny_bundle, dataset, tmp_path):
+    other = shutil.copytree(tiny_bundle, tmp_path / "other")
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["weights"] |= {"fingerprint": "0", "source": "other.pt"}
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    code, _, stderr = run("search", index, dataset / "cat" / "0.png", "--bundle", other)
+    assert code == 2
+    assert "T16 from other.pt" in stderr
+
+
+def test_a_missing_image_is_not_taken_for_words(run, index):
+    code, _, stderr = run("search", index, "nowhere.jpg")
+    assert code == 2
+    assert "there is no image file nowhere.jpg; for the words themselves add --query-type text" in stderr
+    code, _, stderr = run("search", index, "x", "--query-type", "sound")
+    assert code == 2
+    assert "image or text, not 'sound'" in stderr
+
+
+@pytest.mark.usefixtures("small_text")
+def test_compare(run, dataset, tiny_bundle, encoder):
+    photo = dataset / "cat" / "0.png"
+    code, stdout, _ = run("compare", photo, "a cat", "a dog", "--bundle", tiny_bundle, "--json")
+    rows = json.loads(stdout)["cosines"]
+    assert code == 0
+    assert [row["prompt"] for row in rows] == ["a cat", "a dog"]
+    assert [row["cosine"] for row in rows] == pytest.approx(encoder.compare(photo, ["a cat", "a dog"]), abs=1e-5)
+    code, stdout, _ = run("compare", photo, photo, "--bundle", tiny_bundle)
+    assert code == 0
+    assert "1.0000" in stdout
+    code, _, stderr = run("compare", photo, photo, "a cat", "--bundle", tiny_bundle)
+    assert code == 2
+    assert "is an image and 'a cat' is a text" in stderr
+
+
+def test_cluster(run, index, dataset, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    code, stdout, _ = run("cluster", index, "--k", "4", "--save", sheet, "--json")
+    clusters = json.loads(stdout)["clusters"]
+    assert code == 0
+    assert len(clusters) == 4
+    assert sorted(i["path"] for c in clusters for i in c["images"]) == sorted(str(p) for p in dataset.glob("*/*.png"))
+    assert np.asarray(Image.open(sheet)).std() > 10
+    code, stdout, _ = run("cluster", index, "--k", "2")
+    assert code == 0
+    assert "12 images" in stdout
+    code, _, stderr = run("cluster", index, "--k", "99")
+    assert code == 2
+    assert "12 images can't be put into 99 clusters" in stderr
+
+
+def test_evaluate(run, photos, tiny_bundle, tmp_path):
+    plot = tmp_path / "confusion.png"
+    code, stdout, stderr = run("evaluate", "--dataset", photos, "--bundle", tiny_bundle, "--save", plot, "--json")
+    facts = json.loads(stdout)
+    assert code == 1
+    assert "broken.jpg is not an image" in stderr
+    assert (facts["images"], facts["classes"], facts["labels"], facts["synthetic_weights"]) == (13, 4, 6, True)
+    assert [t["tower"] for t in facts["towers"]] == [
+        "PyTorch fp32",
+        "pe_core_tiny_384_fp16.tflite",
+        "pe_core_tiny_384_int8.tflite",
+    ]
+    assert facts["towers"][1]["agreement"] == 1
+    assert plot.read_bytes()[:4] == b"\x89PNG"
+    (photos / "cat" / "broken.jpg").unlink()
+    options = ("--precision", "int8", "--no-reference", "--limit", "5")
+    code, stdout, _ = run("evaluate", "--dataset", photos, "--bundle", tiny_bundle, *options)
+    assert code == 0
+    assert "5 images of 4 classes, among 6 labels" in stdout
+    assert "PyTorch" not in stdout
+
+
+@pytest.mark.parametrize("verb", ["embed", "classify", "search", "compare", "cluster", "evaluate"])
+def test_help_shows_an_example(verb, run):
+    code, stdout, _ = run(verb, "--help")
+    assert code == 0
+    assert f"Example: pecore {verb}" in " ".join(stdout.split())
+
+
+def test_a_sheet_survives_what_it_can_t_draw(tmp_path):
+    from pecore.contact_sheet import Line, Section, Tile, contact_sheet
+
+    tiles = [Tile(Path("gone.jpg"), [Line("x" * 200, 0.5)]), Tile(None, [Line("", 0)], "a text")]
+    sheet = contact_sheet([Section("heading", tiles), Section("nothing here", [])])
+    assert sheet.width == 16 + 2 * 216

@@ -1,0 +1,202 @@
+"""`pecore headroom` and `pecore localize` from the command line: exit codes, JSON, files, sentences."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from convert.export import export_tflite
+from convert.synthetic import synthetic_state_dict
+from convert.variants import build_tower, find
+from pecore.cli import main
+from rewrites.tower import Scales, rewrite
+from validate.graph import read_graph
+
+Run = Callable[..., tuple[int, str, str]]
+TINY = dataclasses.replace(find("T16"), depth=2, image_size=64)
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """run(arguments...) -> exit code, stdout, stderr."""
+
+    def run(*args: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(arg) for arg in args])
+        return ended.value.code or 0, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory) -> Path:
+    from skimage import data
+
+    folder = tmp_path_factory.mktemp("photographs")
+    Image.fromarray(data.coffee()).save(folder / "coffee.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "t16.safetensors"
+    save_file(synthetic_state_dict(find("T16")), path)
+    return path
+
+
+def test_headroom_as_json_with_a_plot(run, photo, tmp_path):
+    plot = tmp_path / "h.png"
+    code, out, err = run(
+        *("headroom", "--size", "T16", "--weights", "synthetic", "--images", photo, "--json", "--save", plot)
+    )
+    assert code == 0, err
+    content = json.loads(out)
+    assert "SYNTHETIC" in content["tower"]
+    assert content["scales"]["stream"] == 1 / 32
+    assert content["enough"]
+    assert content["least"]["headroom"] >= 4
+    assert content["least"]["headroom"] == min(r["headroom"] for r in content["reductions"])
+    norm = next(r for r in content["reductions"] if r["name"] == "blocks.5.norm1")
+    assert 390 < norm["peak"] < 420
+    assert norm["largest"] == pytest.approx(norm["unscaled"] / 1024)
+    assert {"blocks.*.attn.proj", "blocks.*.mlp.fc2"} < {kind["kind"] for kind in content["fp16_weights"]}
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_headroom_suggests_a_scale_and_says_who_picks_it(run, photo):
+    code, out, _ = run(
+        *("headroom", "--size", "T16", "--weights", "synthetic", "--images", photo, "--synthetic-amplitude", "8000")
+    )
+    text = " ".join(out.split())
+    assert code == 0
+    assert "With the stream's scale 1/32 alone the least headroom is" in text
+    assert "norms get a gain of 1/4 or more; `pecore convert` does that by itself" in text
+    assert "blocks.*.mlp.fc2" in text
+
+
+def test_headroom_fails_where_no_norm_s_scale_helps(run, photo, checkpoint, tmp_path):
+    from safetensors.torch import load_file
+
+    weights = load_file(checkpoint)
+    weights["blocks.3.mlp.fc1.bias"] += 20_000
+    save_file(weights, tmp_path / "loud.safetensors")
+    code, out, _ = run("headroom", "--size", "T16", "--checkpoint", tmp_path / "loud.safetensors", "--images", photo)
+    assert code == 1
+    assert "NOT ENOUGH" in out
+    assert "blocks.3.mlp.fc1" in out
+
+
+def test_headroom_of_a_timm_model_is_that_of_its_size(run, photo, checkpoint):
+    weights = ("--checkpoint", checkpoint, "--images", photo, "--json")
+    by_name = json.loads(run("headroom", "--timm-model", "vit_pe_core_tiny_patch16_384.fb", *weights)[1])
+    by_size = json.loads(run("headroom", "--size", "T16", *weights)[1])
+    assert [r["name"] for r in by_name["reductions"]] == [r["name"] for r in by_size["reductions"]]
+    np.testing.assert_allclose(*[[r["largest"] for r in f["reductions"]] for f in (by_name, by_size)], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["headroom"], "give one of --size and --timm-model"),
+        (["headroom", "--size", "T16", "--timm-model", "x"], "give one of --size and --timm-model"),
+        (
+            ["headroom", "--timm-model", "resnet18"],
+            "resnet18 can't be measured (ResNet: a model that is not timm's Eva",
+        ),
+        (["headroom", "--timm-model", "vit_pe_none"], "timm has no model 'vit_pe_none'"),
+        (["localize", "Q99"], "Q99 is neither a file, a bundle's folder nor a size"),
+        (["localize", "missing.tflite"], "missing.tflite"),
+    ],
+)
+def test_wrong_usage_is_one_sentence(run, arguments, sentence):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+def test_headroom_saves_png_alone(run, photo, tmp_path):
+    code, _, err = run(
+        *("headroom", "--size", "T16", "--weights", "synthetic", "--images", photo, "--save", tmp_path / "h.jpg")
+    )
+    assert code == 2
+    assert "--save writes a PNG file, not h.jpg" in err
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A bundle's folder with what localize reads of it."""
+    folder = tmp_path_factory.mktemp("bundle")
+    scales = Scales(stream=1 / 64)
+    tower = rewrite(build_tower(TINY, synthetic_state_dict(TINY, 3, 100.0)), scales)
+    export_tflite(tower, {"image": torch.zeros(1, 3, 64, 64)}, folder / "tiny_fp32.tflite")
+    manifest = {
+        "variant": dataclasses.asdict(TINY),
+        "scales": dataclasses.asdict(scales),
+        "weights": {"synthetic": True, "seed": 3, "amplitude": 100.0, "source": "synthetic, seed 3", "sha256": None},
+        "input": {"layout": "nchw", "range": "-1..1"},
+        "files": {"manifest.txt": {}, "tiny_fp32.tflite": {"precision": "fp32"}},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture
+def bundle(made, tmp_path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "bundle"))
+
+
+@pytest.mark.parametrize("name", ["", "tiny_fp32.tflite"])
+def test_localize_rebuilds_a_bundle_s_tower(run, bundle, name):
+    code, out, err = run("localize", bundle / name, "--no-gpu", "--json")
+    assert code == 0, err
+    content = json.loads(out)
+    assert content["columns"] == {"cpu": "LiteRT CPU against PyTorch"}
+    assert content["first"] == {"cpu": None}
+    assert [row["part"] for row in content["parts"]] == ["stem", "Block 0", "Block 1", "norm", "pool", "head"]
+
+
+def test_localize_names_the_broken_layer_and_draws(run, bundle, tmp_path):
+    file = bundle / "tiny_fp32.tflite"
+    linear = next(op for op in read_graph(file).ops if "Block_1" in op.outputs[0].name and "_fc1" in op.outputs[0].name)
+    np.memmap(file, np.float32, "r+", linear.inputs[1].offset, linear.inputs[1].shape)[:] *= -1
+    code, out, _ = run("localize", bundle, "--no-gpu", "--save", tmp_path / "l.png")
+    assert code == 1
+    assert "SYNTHETIC" in out
+    assert "LiteRT CPU against PyTorch: wrong from Block 1, mlp.fc1, FULLY_CONNECTED" in out
+    assert (tmp_path / "l.png").stat().st_size > 10_000
+
+
+def test_localize_without_weights_or_gpu_asks_for_a_reference(run, bundle):
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["weights"] |= {"synthetic": False, "source": "timm/vit_pe", "sha256": "0" * 64}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    code, _, err = run("localize", bundle, "--no-gpu")
+    assert code == 2
+    assert "there is nothing to compare tiny_fp32.tflite with (no GPU and no reference): give --reference" in err
+    code, _, err = run("localize", bundle, "--no-gpu", "--reference", bundle / "tiny_fp32.tflite")
+    assert code == 0, err
+
+
+def test_localize_takes_a_graph_beside_someone_else_s_manifest(run, bundle):
+    (bundle / "manifest.json").write_text('{"name": "a web page"}')
+    file = bundle / "tiny_fp32.tflite"
+    code, _, err = run("localize", file, "--no-gpu", "--reference", file)
+    assert code == 0, err
+    code, _, err = run("localize", bundle, "--no-gpu")
+    assert code == 2
+    assert "is not one of ours" in err
+
+
+def test_localize_takes_the_caller_s_input(run, bundle, tmp_path):
+    np.savez(tmp_path / "in.npz", image=np.zeros((2, 1, 3, 32, 32), np.float32))
+    code, _, err = run("localize", bundle, "--no-gpu", "--inputs", tmp_path / "in.npz")
+    assert code == 2
+    assert "the graph needs ['samples', 1, 3, 64, 64]" in err
