@@ -31,7 +31,7 @@ def plot_headroom(reductions: Sequence[Reduction], scales: Scales, path: Path, t
     for label, values, colour, line in (
         ("largest |x|", [r.peak for r in norms], GREY, ":"),
         ("sum of squares, unscaled (plain LayerNorm)", [r.unscaled for r in norms], RED, "--"),
-        (f"sum of squares as formed (stream x {_power(scales.stream)})", [r.largest for r in norms], BLUE, "-"),
+        ("sum of squares as formed, scales included", [r.largest for r in norms], BLUE, "-"),
     ):
         top.plot(places, values, marker=".", label=label, color=colour, linestyle=line)
     top.set_yscale("log")
@@ -75,10 +75,6 @@ def plot_localization(found: Localization, path: Path, title: str) -> None:
     bottom.set_ylabel("1 - correlation")
     _name_places(bottom, [row.step.part for row in found.parts])
     _save(figure, path)
-
-
-def _power(scale: float) -> str:
-    return f"1/{1 / scale:g}" if scale < 1 else f"{scale:g}"
 
 
 def _panels(count: int, title: str, places: int, heights: Sequence[float]) -> tuple[Figure, list[Axes]]:

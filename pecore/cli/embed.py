@@ -45,8 +45,12 @@ def embed(
         "backend": backend,
         "space": encoder.bundle.space,
     }
-    with counting("embedding", len(paths), verbose) as progress:
-        built = build_index(paths, lambda path: encoder.embed_image(path)[0], out, about, encoder.dim, progress)
+    try:
+        with counting("embedding", len(paths), verbose) as progress:
+            built = build_index(paths, lambda path: encoder.embed_image(path)[0], out, about, encoder.dim, progress)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on from here", err=True)
+        raise typer.Exit(1) from None
     facts = {
         "index": str(out),
         "images": len(built.index),

@@ -96,11 +96,10 @@ def headroom(
             }
         )
     else:
-        gains = ", ".join(f"{name} x {power(gain)}" for name, gain in scales.gains.items())
         show(
             parts_table(reductions, title),
             f"Scales: stream {power(scales.stream)}, stem {power(scales.stem)}, pool {power(scales.pool)}, "
-            f"head {power(scales.head)}; gains: {gains or 'none'}.",
+            f"head {power(scales.head)}; gains: {_gains(scales)}.",
             subnormal_line(subnormals),
             _verdict(by_default, tightest, scales, reductions_of.ENOUGH),
         )
@@ -193,6 +192,22 @@ def subnormal_line(kinds: Sequence["Subnormals"]) -> str:
         if s.lost >= 0.001
     ]
     return f"Weights below fp16's normal numbers (lost on a GPU that flushes them): {', '.join(shown) or 'none'}."
+
+
+def _gains(scales: "Scales") -> str:
+    """Which norms have a gain, in groups: `21 norms x 1/16 (blocks.2.norm1 to norm)`."""
+    groups: dict[float, list[str]] = {}
+    for name, gain in scales.gains.items():
+        groups.setdefault(gain, []).append(name)
+    return (
+        ", ".join(
+            f"{len(names)} norms x {power(gain)} ({names[0]} to {names[-1]})"
+            if len(names) > 1
+            else f"{names[0]} x {power(gain)}"
+            for gain, names in groups.items()
+        )
+        or "none"
+    )
 
 
 def _verdict(by_default: "Reduction", tightest: "Reduction", scales: "Scales", enough: float) -> str:

@@ -14,7 +14,7 @@ def validate(
     path: Annotated[Path, typer.Argument(help="A bundle's folder, or any .tflite.")],
     reference: Annotated[
         Path | None,
-        typer.Option(help="An .npz of arrays by the graph's input and output names, [samples, ...]."),
+        typer.Option(help="An .npz of arrays by the graph's input and output names, samples first."),
     ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="The weights a bundle was made from.")] = None,
     runtime: Annotated[str | None, typer.Option(help="LiteRT version whose rules apply; the newest known.")] = None,

@@ -58,6 +58,14 @@ def test_embed_survives_a_broken_file_and_goes_on(run, photos, tiny_bundle, tmp_
     assert "was made with pe_core_tiny_384_fp16.tflite on cpu" in stderr
 
 
+def test_ctrl_c_says_how_to_go_on(run, dataset, tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr("pecore.indexing.Journal.append", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    code, _, stderr = run("embed", dataset, "--out", tmp_path / "x.npz", "--bundle", tiny_bundle)
+    assert code == 1
+    assert "the same command goes on from here" in stderr
+    assert (tmp_path / "x.npz.part").is_dir()
+
+
 def test_the_only_bundle_in_out_is_taken(run, photos, tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, stderr = run("classify", photos / "cat" / "0.png")
