@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from pecore.errors import InputError
 
@@ -51,7 +51,8 @@ def preprocess(
 
 
 def load_image(image: ImageInput) -> Image.Image:
-    """The image as 8-bit RGB, upright, on white: from a Pillow image, a file's path, or a uint8 RGB array [h, w, 3].
+    """The image as 8-bit RGB, upright, on white: from a Pillow image (itself, where it is all that already), a file's
+    path, or a uint8 RGB array [h, w, 3].
 
     Raises InputError, which names the offender, for a file that is missing, damaged or no image, and for any other
     type, shape or dtype.
@@ -79,14 +80,17 @@ def load_image(image: ImageInput) -> Image.Image:
 
 def _to_rgb(source: Image.Image | Path, name: str) -> Image.Image:
     try:
-        image = ImageOps.exif_transpose(Image.open(source) if isinstance(source, Path) else source)
+        image = Image.open(source) if isinstance(source, Path) else source
+        image.load()
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # exif_transpose copies an upright one as well
+            image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):
             image = _eight_bits(image)
         if image.mode == "F":
             raise ValueError("its pixels are floating-point, and their range is not known")
         if image.has_transparency_data:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     except Image.UnidentifiedImageError as error:
         raise InputError(f"{name} is not an image in a format Pillow knows: try a JPEG or PNG file") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
