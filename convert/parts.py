@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from convert import bundle
-from convert.fingerprint import check_partner
+from convert.fingerprint import check_partner, mismatch
 from convert.variants import Variant
 from pecore.errors import InputError
 
@@ -60,3 +61,40 @@ def add(staged: bundle.Staging, manifest: Mapping[str, Any]) -> Path:
 def file_entry(path: Path, **more: Any) -> dict[str, Any]:
     """What a manifest keeps of a file."""
     return {**more, "bytes": path.stat().st_size, "sha256": bundle.sha256(path)}
+
+
+FILES_BESIDE = {"labels": (), "text": ("report_text.json", "reference_text.npz")}
+"""Section of the manifest -> files that belong to it and that it does not list."""
+
+KEYS_OF_TEXT = ("logit_scale", "prompt_templates")
+"""What a text tower knows and a vision tower does not."""
+
+
+def carry_over(old: Path, manifest: dict[str, Any], folder: Path) -> list[str]:
+    """Take labels and text tower from the bundle in `old`, which is about to be replaced, into the new one.
+
+    Args:
+        manifest: of the new bundle; gets the sections.
+        folder: of the new bundle; gets the files.
+
+    Returns:
+        The sections that were left behind, because they belong to other weights or their files are not whole.
+    """
+    try:
+        before = json.loads((old / bundle.MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    left = []
+    for section in FILES_BESIDE:
+        about = before.get(section)
+        if about is None:
+            continue
+        whole = all((old / n).is_file() and bundle.sha256(old / n) == f["sha256"] for n, f in about["files"].items())
+        same_size = before["variant"]["size"] == manifest["variant"]["size"]
+        if not whole or not same_size or mismatch(about["weights"], manifest["weights"]):
+            left.append(section)
+            continue
+        for name in (*about["files"], *FILES_BESIDE[section]):
+            shutil.copy2(old / name, folder / name)
+        manifest |= {section: about} | {key: before[key] for key in KEYS_OF_TEXT if before.get(key)}
+    return left

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from convert import bundle
+from convert import bundle, parts
 from convert.card import model_card
 from convert.checkpoint import Weights
 from convert.export import export_tflite
@@ -140,7 +140,8 @@ def convert(
             some = slice(options.gpu_images)
             checks += [check, *gates.gpu_gates(path, precision, inputs[some], outputs[some], options.gpu, stage)]
         save_reference(staged.folder / REFERENCE, inputs[: options.gpu_images], reference[: options.gpu_images])
-        return _finish(variant, weights, options, scales, staged, files, checks, [name for name, _ in shots])
+        names = [name for name, _ in shots]
+        return _finish(variant, weights, options, scales, staged, files, checks, names, stage)
 
 
 def _export(
@@ -174,6 +175,7 @@ def _finish(
     files: dict[str, Path],
     checks: list[Check],
     images: list[str],
+    stage: Callable[[str], None],
 ) -> Result:
     ops = {c.subject: c.figures["ops"] for c in checks if c.gate == "graph"}
     side = variant.image_size
@@ -215,6 +217,9 @@ def _finish(
             for c in checks
         ],
     }
+    left = parts.carry_over(staged.target, manifest, staged.folder)
+    if left:
+        stage(f"leaving out the {' and the '.join(left)} in {staged.target.name}: made from other weights, or damaged")
     content = report.as_json(checks, **about, images=images, runtime_rules=options.runtime)
     bundle.write_json(staged.folder / bundle.MANIFEST, manifest)
     bundle.write_json(staged.folder / bundle.REPORT, content)
