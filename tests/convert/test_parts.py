@@ -7,7 +7,7 @@ import pytest
 from convert import bundle
 from convert.parts import carry_over
 
-SYNTHETIC = {"kind": "synthetic", "synthetic": True, "seed": 0, "source": "synthetic, seed 0", "fingerprint": "f"}
+SYNTHETIC = {"kind": "synthetic", "synthetic": True, "seed": 0, "source": "synthetic, seed 0", "fingerprint": None}
 
 
 @pytest.fixture
