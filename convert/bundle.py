@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ def check_target(target: Path) -> None:
             f"{target} is not empty and holds no {MANIFEST}, so it is not a bundle of ours; give --out another folder"
         )
     parent = next(p for p in target.absolute().parents if p.exists())
+    if not parent.is_dir():
+        raise InputError(f"{parent} is a file; give --out a folder")
     if not os.access(parent, os.W_OK):
         raise InputError(f"{parent} can't be written to; give --out another folder")
 
@@ -82,6 +84,7 @@ def staging(target: Path) -> Iterator[Staging]:
     check_target(target)
     target = target.absolute()
     folder = None
+    made = [p for p in target.parents if not p.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -96,3 +99,6 @@ def staging(target: Path) -> Iterator[Staging]:
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # those that are not empty
+            for parent in made:
+                parent.rmdir()

@@ -263,6 +263,14 @@ def _require(condition: bool, module: str, what: str) -> None:
         raise UnsupportedTowerError(f"{module}: {what} has no rewrite")
 
 
+def _require_gelu(act: nn.Module, module: str) -> None:
+    _require(isinstance(act, nn.GELU) and act.approximate == "none", module, str(act))
+
+
+def _require_layer_norm(norm: nn.Module, module: str) -> None:
+    _require(isinstance(norm, nn.LayerNorm), module, type(norm).__name__)
+
+
 def check_block(block: Any, name: str) -> None:
     """Raise `UnsupportedTowerError` for a block that is not pre-norm attention + plain MLP."""
     parts = dict(block.named_modules())
@@ -273,7 +281,9 @@ def check_block(block: Any, name: str) -> None:
         f"{name}.mlp",
         f"{type(mlp).__name__} or a norm in it",
     )
-    _require(isinstance(mlp.act, nn.GELU), f"{name}.mlp.act", type(mlp.act).__name__)
+    _require_gelu(mlp.act, f"{name}.mlp.act")
+    for norm in ("norm1", "norm2"):
+        _require_layer_norm(getattr(block, norm), f"{name}.{norm}")
     _require(isinstance(attn.q_norm, nn.Identity), f"{name}.attn.q_norm", "a norm on q and k")
     _require(isinstance(attn.norm, nn.Identity), f"{name}.attn.norm", "a norm on the attention's output")
     _require(getattr(attn, "gate", None) is None, f"{name}.attn.gate", "gated attention")
@@ -288,6 +298,15 @@ def check_tower(model: Any) -> None:
     _require(pool.latent_len == 1, "attn_pool", f"{pool.latent_len} latents")
     _require(pool.pos_embed is None, "attn_pool.pos_embed", "a position embedding in the pool")
     _require(isinstance(pool.k_norm, nn.Identity), "attn_pool.k_norm", "a norm on q and k")
+    _require(isinstance(pool.proj, nn.Linear) and pool.mlp is not None, "attn_pool", "a pool without projection or MLP")
+    _require_layer_norm(pool.norm, "attn_pool.norm")
+    _require_gelu(pool.mlp.act, "attn_pool.mlp.act")
+    _require_layer_norm(model.norm, "norm")
+    if not isinstance(model.norm_pre, nn.Identity):
+        _require_layer_norm(model.norm_pre, "norm_pre")
+    channels = model.patch_embed.proj.in_channels
+    _require(channels == 3, "patch_embed", f"an image of {channels} channels")
+    _require(not model.dynamic_img_size, "patch_embed", "a dynamic image size")
     _require(isinstance(model.head, nn.Linear), "head", "a tower without a projection")
     _require(isinstance(model.fc_norm, nn.Identity), "fc_norm", "a norm after pooling")
     _require(not getattr(model, "rope_mixed", False), "rope", "mixed RoPE")

@@ -6,9 +6,9 @@ from typing import Any
 
 SHOWN: Mapping[str, tuple[str, str, str, int]] = {
     # row of the ablation: (label, matplotlib's colour, marker, size: the later one is drawn over the earlier)
-    "none": ("scaled LayerNorm (all rewrites)", "tab:blue", "o", 11),
-    "norm-published": ("x/32, variance rebuilt", "tab:orange", "s", 7),
-    "norm": ("F.layer_norm", "tab:red", "v", 7),
+    "none": ("scaled LayerNorm (all rewrites)", "tab:blue", "o", 13),
+    "norm-published": ("x/32, variance rebuilt", "tab:orange", "s", 9),
+    "norm": ("F.layer_norm", "tab:red", "v", 5),
 }
 
 
@@ -20,11 +20,11 @@ def plot(content: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(7.5, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for row in content["rows"]:
-        if row["name"] not in SHOWN:
+    rows = {row["name"]: row for row in content["rows"]}
+    for name, (label, colour, marker, size) in SHOWN.items():
+        if name not in rows:
             continue
-        label, colour, marker, size = SHOWN[row["name"]]
-        points = [p for p in row["points"] if "correlation" in p]
+        points = [p for p in rows[name]["points"] if "correlation" in p]
         good = [p for p in points if p["correlation"] is not None]
         x, y = [p["amplitude"] for p in good], [p["correlation"] for p in good]
         axes.plot(x, y, ":", color=colour, lw=1)

@@ -322,6 +322,17 @@ def _gather_indices(view: _View, op: Op, params: Mapping[str, Any]) -> str | Non
     )
 
 
+def _half_table(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    table = _input(op, 1)
+    half = table and (table.dtype == "float16" or view.behind_dequantize(table))
+    return f"reads a table of float16, {_text(table)}" if table and half else None
+
+
+def _lookup_into_add(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    add = next((reader for out in op.outputs for reader in view.readers[out.index] if reader.name == "ADD"), None)
+    return f"is read by ADD (operation {add.index})" if add else None
+
+
 def _wide_sum(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
     source, axes = _input(op, 0), _input(op, 1)
     if source is None or axes is None or axes.offset is None or not op.outputs:
@@ -340,11 +351,13 @@ PREDICATES: Mapping[str, Callable[[_View, Op, Mapping[str, Any]], str | None]] =
     "dequantized_constant": _dequantized_constant,
     "dtype": _dtype,
     "gather_indices": _gather_indices,
+    "half_table": _half_table,
     "identical_inputs": _identical_inputs,
     "input_rank_outside": _input_rank_outside,
     "int8_linear_into_add": _int8_linear_into_add,
     "kind": _kind,
     "layer_scale": _layer_scale,
+    "lookup_into_add": _lookup_into_add,
     "option_not": _option_not,
     "option_set": _option_set,
     "output_also_read": _output_also_read,

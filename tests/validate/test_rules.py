@@ -248,6 +248,22 @@ def _(b):
     return [x], [y]
 
 
+@flaw("lookup-half-table")
+def _(b):
+    ids, table, y = b.tensor(4, dtype="int32"), _fp16(b, 16, 8), b.tensor(4, 8)
+    b.op("EMBEDDING_LOOKUP", [ids, table], y)
+    return [ids], [y]
+
+
+@flaw("lookup-into-add")
+def _(b):
+    ids, table, rows = b.tensor(4, dtype="int32"), b.tensor(16, 8, data=0.5), b.tensor(4, 8)
+    b.op("EMBEDDING_LOOKUP", [ids, table], rows)
+    y = b.tensor(4, 8)
+    b.op("ADD", [rows, b.tensor(4, 8, data=1)], y, options="AddOptions")
+    return [ids], [y]
+
+
 @flaw("reduction-axes")
 def _(b):
     x, axes, y = b.tensor(1, 4, 8), b.tensor(1, dtype="int32"), b.tensor(1, 4, 8)
