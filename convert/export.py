@@ -43,8 +43,19 @@ def export_tflite(
     register_lowering()
     logging.getLogger("litert_torch").setLevel(logging.ERROR)
     named = _Named(module.eval(), outputs)
+    _check_contiguous(named)
     with torch.no_grad():
         edge = litert_torch.signature("serving_default", named, sample_kwargs=dict(inputs)).convert(
             lightweight_conversion=lightweight
         )
     edge.export(str(path))
+
+
+def _check_contiguous(module: nn.Module) -> None:
+    """litert-torch 0.10 caches constants by the address of a contiguous copy that it has freed by then, so strided
+    ones of the same shape silently replace each other: four came out wrong in 12 of 12 conversions."""
+    for name, constant in (*module.named_parameters(), *module.named_buffers()):
+        if not constant.is_contiguous():
+            raise ValueError(
+                f"{name.removeprefix('module.')} is strided, which litert-torch gets wrong: .contiguous() it"
+            )

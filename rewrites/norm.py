@@ -81,9 +81,9 @@ class ScaledLayerNorm(nn.Module):
 class UnitNorm(nn.Module):
     """x * rsqrt(sum x^2): L2 normalisation, in the form ML Drift takes.
 
-    `F.normalize` and x / sqrt(sum x^2) become L2_NORMALIZATION, which the delegate refuses. The sum has the LayerNorm's
-    trouble in fp16, in both directions; the input must carry a power of two that centres it (`head_scale` in
-    `tower.py`). Exact: the result does not depend on the input's scale.
+    x / sqrt(sum x^2) becomes L2_NORMALIZATION, which the delegate refuses. The sum has the LayerNorm's trouble in fp16,
+    in both directions; the input must carry a power of two that centres it (`Scales.head` in `tower.py`). Exact: the
+    result does not depend on the input's scale.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -299,6 +299,16 @@ def _rank_mismatch(view: _View, op: Op, params: Mapping[str, Any]) -> str | None
     return f"joins {_text(activations[0])} and {_text(activations[1])}"
 
 
+def _rank_mismatch_constant(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    activations = view.activations(op)
+    constants = [tensor for tensor in op.inputs if tensor is not None and view.constant(tensor)]
+    if len(activations) != 1 or len(constants) != 1 or len(activations[0].shape) != params["rank"]:
+        return None
+    activation, constant = activations[0], constants[0]
+    higher = len(constant.shape) > len(activation.shape) > 1 and activation.shape[0] != 1
+    return f"joins {_text(activation)} and a constant {_text(constant)}" if higher else None
+
+
 def _layer_scale(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
     scales = [tensor for tensor in op.inputs if tensor is not None and view.constant(tensor)]
     if len(scales) != 1 or not op.outputs:
@@ -364,6 +374,7 @@ PREDICATES: Mapping[str, Callable[[_View, Op, Mapping[str, Any]], str | None]] =
     "output_rank": _output_rank,
     "rank_above": _rank_above,
     "rank_mismatch": _rank_mismatch,
+    "rank_mismatch_constant": _rank_mismatch_constant,
     "runtime_operand": _runtime_operand,
     "wide_sum": _wide_sum,
 }

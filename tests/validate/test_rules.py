@@ -208,6 +208,13 @@ def _(b):
     return [x, mask], [y]
 
 
+@flaw("rank-mismatch-constant")
+def _(b):
+    x, y = b.tensor(8, 192), b.tensor(1, 1, 8, 192)
+    b.op("MUL", [x, b.tensor(1, 1, 8, 192, data=2)], y, options="MulOptions")
+    return [x], [y]
+
+
 @flaw("add-read-twice")
 def _(b):
     x, state, y, z = b.tensor(1, 4, 8), b.tensor(1, 4, 8), b.tensor(1, 4, 8), b.tensor(1, 4, 1)
