@@ -21,6 +21,7 @@ from convert.checkpoint import load
 from convert.export import export_tflite
 from convert.quantize import quantize
 from convert.variants import build_tower, find
+from pecore.cli.screen import working
 from pecore.runtime import open_model
 from rewrites.tower import rewrite
 from validate.graph import op_counts, read_graph
@@ -57,7 +58,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        files = graphs(options.size, Path(folder))
+        with working() as stage:
+            stage(f"converting {options.size} four ways")
+            files = graphs(options.size, Path(folder))
         models = {name: open_model(path, threads=options.threads) for name, path in files.items()}
         side = models["timm"].inputs["image"].shape[-1]
         image = np.random.default_rng(0).uniform(-1, 1, (1, 3, side, side)).astype(np.float32)
