@@ -13,6 +13,7 @@ def model_card(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     """The card as Markdown."""
     weights, graph, out = manifest["weights"], manifest["input"], manifest["output"]
     variant, made_by = manifest["variant"], manifest["versions"]["pecore-litert"]
+    checksum = weights["sha256"]
     lines = [f"# {manifest['name']}", ""]
     if weights["synthetic"]:
         lines += [
@@ -22,7 +23,7 @@ def model_card(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> str:
         ]
     lines += [
         f"Perception Encoder {variant['size']} vision tower ({variant['timm_name']}), converted for LiteRT by",
-        f"pecore-litert {made_by}. Weights: {weights['source']}, sha256 `{weights['sha256']}`.",
+        f"pecore-litert {made_by}. Weights: {weights['source']}{f', sha256 `{checksum}`' if checksum else ''}.",
         "",
         "## Files",
         "",
