@@ -26,6 +26,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def damaged(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Those of a manifest's `files` that are missing in `folder` or are not the bytes it means."""
+    return [n for n, f in files.items() if not (folder / n).is_file() or sha256(folder / n) != f["sha256"]]
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 

@@ -89,9 +89,9 @@ def carry_over(old: Path, manifest: dict[str, Any], folder: Path) -> list[str]:
         about = before.get(section)
         if about is None:
             continue
-        whole = all((old / n).is_file() and bundle.sha256(old / n) == f["sha256"] for n, f in about["files"].items())
         same_size = before["variant"]["size"] == manifest["variant"]["size"]
-        if not whole or not same_size or mismatch(about["weights"], manifest["weights"]):
+        others = not same_size or mismatch(about["weights"], manifest["weights"])
+        if others or bundle.damaged(old, about["files"]):
             left.append(section)
             continue
         for name in (*about["files"], *FILES_BESIDE[section]):

@@ -185,12 +185,7 @@ def _finish(
         **about,
         "variant": asdict(variant),
         "files": {
-            path.name: {
-                "precision": precision,
-                "bytes": path.stat().st_size,
-                "ops": ops[path.name],
-                "sha256": bundle.sha256(path),
-            }
+            path.name: parts.file_entry(path, precision=precision, ops=ops[path.name])
             for precision, path in files.items()
         },
         "signature": SIGNATURE,

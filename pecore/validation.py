@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from convert import bundle
@@ -16,14 +15,14 @@ from pecore.errors import InputError
 from pecore.preprocess import preprocess
 from pecore.runtime import open_model
 from pecore.text_conversion import REFERENCE as TEXT_REFERENCE
+from rewrites.tower import Scales, rewrite
 from validate import exactness, gates, headroom
 from validate.gates import Check
+from validate.gpu_child import noise
 from validate.graph import read_graph, weights_precision
 from validate.photographs import photographs
 from validate.reference import REFERENCE, load_reference
 from validate.rules import runtimes
-
-NOISE_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,7 @@ def judge_file(path: Path, reference: Path | None, options: Options, stage: Call
     stage(f"running {path.name} on the CPU")
     model = open_model(path, backend="cpu")
     if reference is None:
-        rng = np.random.default_rng(NOISE_SEED)
-        samples = [{n: np.abs(rng.standard_normal(s.shape)).astype(s.dtype) for n, s in model.inputs.items()}]
+        samples = [noise(model.inputs)]
         outputs = [model.run(sample) for sample in samples]
         detail = "nothing to compare with: give --reference FILE.npz"
         checks.append(Check("cpu", path.name, "LiteRT CPU", "skipped", detail))
@@ -80,11 +78,7 @@ def judge_file(path: Path, reference: Path | None, options: Options, stage: Call
 
 def _integrity(folder: Path, manifest: Mapping[str, Any]) -> Check:
     files = manifest["files"] | manifest.get("text", {}).get("files", {})
-    wrong = [
-        name
-        for name, file in files.items()
-        if not (folder / name).is_file() or bundle.sha256(folder / name) != file["sha256"]
-    ]
+    wrong = bundle.damaged(folder, files)
     detail = f"{', '.join(wrong)}: missing or not as made" if wrong else f"{len(files)} files as made"
     return Check("files", folder.name, "sha256", "failed" if wrong else "passed", detail)
 
@@ -108,7 +102,8 @@ def _judge_weights(manifest: Mapping[str, Any], options: Options, stage: Callabl
     model = build_tower(variant, loaded.state_dict)
     images = [torch.from_numpy(preprocess(image, variant.image_size)) for _, image in photographs()]
     stage(f"measuring headroom on {len(images)} photographs")
-    scales, reductions = headroom.fit_scales(model, images)
+    scales = Scales(**manifest["scales"])  # the bundle's own: what was converted is what is judged
+    reductions = headroom.measure(rewrite(model, scales), scales, images)
     stage("comparing the tower with timm in float64")
     difference = exactness.max_difference(model, scales, images[0])
     return [gates.exact_gate(difference), gates.headroom_gate(reductions)]

@@ -95,3 +95,12 @@ def test_a_broken_manifest_is_refused(bundle, content):
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
     with pytest.raises(InputError, match="is no bundle"):
         validate(tmp_path, NO_GPU, quietly)
+
+
+def test_the_bundle_s_own_scales_are_judged(bundle):
+    """Not those that the photographs would ask for now."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["scales"]["stream"] = 1.0
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    judged = outcomes(validate(bundle, NO_GPU, quietly))
+    assert (judged["exact"], judged["headroom"]) == ("passed", "failed")
