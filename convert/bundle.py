@@ -15,6 +15,7 @@ from pecore.errors import InputError
 
 MANIFEST = "manifest.json"
 REPORT = "report.json"
+MODEL_CARD = "MODEL_CARD.md"
 
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 """What the system says when it is the place that is at fault, not the program."""
@@ -31,8 +32,18 @@ def damaged(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [n for n, f in files.items() if not (folder / n).is_file() or sha256(folder / n) != f["sha256"]]
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file, or leave the one that is there."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        new.write_text(text, encoding="utf-8")
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def rejected(target: Path) -> Path:

@@ -1,6 +1,6 @@
 """MODEL_CARD.md, generated from the manifest and the report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 LICENCE = {
@@ -43,12 +43,10 @@ def model_card(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> str:
         "",
         f"On {', '.join(report['images'])}.",
         "",
-        "| gate | of | on | result | figure |",
-        "|---|---|---|---|---|",
-        *(_gate_row(g) for g in report["gates"]),
-        "",
+        *_gate_table(report["gates"]),
         "Versions: " + ", ".join(f"{k} {v}" for k, v in report["versions"].items()) + ".",
         "",
+        *(line for entry in report.get("devices", []) for line in _device(entry)),
         "## Licence",
         "",
         LICENCE[weights["synthetic"]],
@@ -57,6 +55,23 @@ def model_card(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _device(entry: Mapping[str, Any]) -> list[str]:
+    """What the self-test on a phone or in a browser found."""
+    device, made_by = entry["device"], ", ".join(f"{k} {v}" for k, v in (entry["versions"] or {}).items())
+    return [
+        f"## On {device['name']}",
+        "",
+        f"{device['system']}{f', {made_by}' if made_by else ''}; the bundle's two reference samples.",
+        "",
+        *_gate_table(entry["gates"]),
+    ]
+
+
+def _gate_table(gates: Sequence[Mapping[str, Any]]) -> list[str]:
+    head = ["| gate | of | on | result | figure |", "|---|---|---|---|---|"]
+    return [*head, *(_gate_row(gate) for gate in gates), ""]
+
+
 def _gate_row(gate: Mapping[str, Any]) -> str:
-    detail = gate["detail"].replace("|", "&#124;")
+    detail = " ".join(gate["detail"].split()).replace("|", "&#124;")
     return f"| {gate['gate']} | {gate['subject']} | {gate['backend']} | {gate['outcome']} | {detail} |"

@@ -18,7 +18,7 @@ from convert.variants import Variant, build_tower
 from pecore.errors import GateError, InputError
 from pecore.preprocess import preprocess
 from rewrites.tower import INPUT_LAYOUTS, INPUT_RANGES, Scales, rewrite
-from validate import exactness, gates, headroom, report
+from validate import device, exactness, gates, headroom, report
 from validate.gates import Check
 from validate.gpu import NO_ADAPTER_REMEDY, probe
 from validate.photographs import photographs
@@ -159,7 +159,7 @@ def _export(
         source.unlink()
 
 
-def _about(weights: Weights) -> dict[str, Any]:
+def about_weights(weights: Weights) -> dict[str, Any]:
     """Where the weights are from, as the manifest keeps it."""
     kept = {name: getattr(weights, name) for name in ("kind", "source", "sha256", "synthetic", "seed", "amplitude")}
     file = weights.file.name if weights.file else None
@@ -179,7 +179,7 @@ def _finish(
 ) -> Result:
     ops = {c.subject: c.figures["ops"] for c in checks if c.gate == "graph"}
     side = variant.image_size
-    about = {"name": variant.artefact, "weights": _about(weights)}
+    about = {"name": variant.artefact, "weights": about_weights(weights)}
     manifest = {
         "format": 1,
         **about,
@@ -206,6 +206,10 @@ def _finish(
         "logit_scale": weights.logit_scale,
         "prompt_templates": [],
         "scales": asdict(scales),
+        "self_test": {
+            "reference": {"name": REFERENCE, **parts.file_entry(staged.folder / REFERENCE)},
+            "thresholds": {path.name: device.thresholds(precision) for precision, path in files.items()},
+        },
         "versions": report.versions(),
         "gates": [
             {"gate": c.gate, "subject": c.subject, "backend": c.backend, "outcome": c.outcome, "detail": c.detail}
@@ -218,7 +222,7 @@ def _finish(
     content = report.as_json(checks, **about, images=images, runtime_rules=options.runtime)
     bundle.write_json(staged.folder / bundle.MANIFEST, manifest)
     bundle.write_json(staged.folder / bundle.REPORT, content)
-    (staged.folder / "MODEL_CARD.md").write_text(model_card(manifest, content), encoding="utf-8")
+    bundle.write_text(staged.folder / bundle.MODEL_CARD, model_card(manifest, content))
     passed = not report.failed(checks)
     folder = staged.keep() if passed else staged.reject()
     return Result(folder, passed, checks, manifest, content)

@@ -178,21 +178,14 @@ def torch_tower(bundle: Bundle, checkpoint: Path | None = None) -> Tower:
     import torch
     import torch.nn.functional as F
 
-    from convert.checkpoint import load
-    from convert.fingerprint import fingerprint
     from convert.variants import Variant, build_tower
+    from pecore.bundle_weights import weights_of
 
-    variant, about = Variant(**bundle.manifest["variant"]), bundle.manifest["weights"]
-    origin: str | Path = about["kind"] if about["kind"] in ("hub", "synthetic") else Path(about["source"])
-    again = {"seed": about["seed"], "amplitude": about["amplitude"]} if about["synthetic"] and not checkpoint else {}
     try:
-        weights = load(variant, checkpoint or origin, **again)
+        weights = weights_of(bundle, checkpoint)
     except InputError as error:
         raise InputError(f"{error}; or leave PyTorch out: --no-reference") from error
-    if about.get("fingerprint") != fingerprint(weights.state_dict):
-        made_from = about["source"]
-        raise InputError(f"{weights.source} is not what {bundle.folder} was made from, {made_from}: give that one")
-    model = build_tower(variant, weights.state_dict)
+    model = build_tower(Variant(**bundle.manifest["variant"]), weights.state_dict)
 
     def embed(pixels: np.ndarray) -> np.ndarray:
         with torch.no_grad():

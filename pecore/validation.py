@@ -1,22 +1,25 @@
 """Judge what exists: a bundle, or any `.tflite` with a reference of its maker's."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from convert import bundle
-from convert.checkpoint import load
+from convert.card import model_card
 from convert.variants import Variant, build_tower
-from pecore.bundle import open_bundle
+from pecore.bundle import Bundle, open_bundle
+from pecore.bundle_weights import weights_of
 from pecore.errors import InputError
 from pecore.preprocess import preprocess
 from pecore.runtime import open_model
 from pecore.text_conversion import REFERENCE as TEXT_REFERENCE
 from rewrites.tower import Scales, rewrite
-from validate import exactness, gates, headroom
+from validate import device, exactness, gates, headroom
 from validate.gates import Check
 from validate.gpu_child import noise
 from validate.graph import read_graph, weights_precision
@@ -48,13 +51,37 @@ def validate(path: Path, options: Options, stage: Callable[[str], None] = print)
     checks = [_integrity(path, made.manifest)]
     if checks[0].outcome == "failed":
         return checks
-    checks += _judge_weights(made.manifest, options, stage)
+    checks += _judge_weights(made, options, stage)
     for file in made.files().values():
         checks += judge_file(file, options.reference or path / REFERENCE, options, stage)
     # A text tower is made for the CPU: its conversion reports the GPU gate, and passes without it.
     on_cpu = replace(options, gpu="skip")
     for file in made.files("text").values():
         checks += judge_file(file, path / TEXT_REFERENCE, on_cpu, stage)
+    return checks
+
+
+def judge_device(folder: Path, path: Path) -> list[Check]:
+    """Judge what a device's self-test reported of the bundle in `folder`, and keep it in its report and model card.
+
+    A device's later report takes the place of its earlier one.
+
+    Raises:
+        InputError: there is no bundle, or the file is not a report of it.
+    """
+    made = open_bundle(folder)
+    told = device.read_device_report(path)
+    if told["fingerprint"] != made.manifest["weights"]["fingerprint"]:
+        raise InputError(f"{path} is about other weights than {folder} holds: run the self-test with this bundle")
+    with np.load(folder / REFERENCE, allow_pickle=False) as stored:
+        reference = list(stored[made.manifest["output"]["name"]])
+    checks = device.judge(told, made.manifest["files"], reference)
+    content = json.loads((folder / bundle.REPORT).read_text(encoding="utf-8"))
+    entry = {key: told.get(key) for key in ("device", "versions")} | {"gates": [c.as_dict() for c in checks]}
+    others = [d for d in content.get("devices", []) if d["device"] != told["device"]]
+    content["devices"] = [*others, entry]
+    bundle.write_json(folder / bundle.REPORT, content)
+    bundle.write_text(folder / bundle.MODEL_CARD, model_card(made.manifest, content))
     return checks
 
 
@@ -83,27 +110,22 @@ def _integrity(folder: Path, manifest: Mapping[str, Any]) -> Check:
     return Check("files", folder.name, "sha256", "failed" if wrong else "passed", detail)
 
 
-def _judge_weights(manifest: Mapping[str, Any], options: Options, stage: Callable[[str], None]) -> list[Check]:
+def _judge_weights(made: Bundle, options: Options, stage: Callable[[str], None]) -> list[Check]:
     """Gates 1 and 5, which need the weights: synthetic ones are made again, others have to be given."""
-    weights = manifest["weights"]
-    variant = Variant(**manifest["variant"])
-    if not weights["synthetic"] and options.checkpoint is None:
+    manifest = made.manifest
+    if not manifest["weights"]["synthetic"] and options.checkpoint is None:
         detail = "needs the weights: give --checkpoint FILE"
         return [Check(gate, "tower", "PyTorch", "skipped", detail) for gate in ("exact", "headroom")]
     stage("loading weights")
-    loaded = (
-        load(variant, "synthetic", seed=weights["seed"], amplitude=weights["amplitude"])
-        if weights["synthetic"]
-        else load(variant, options.checkpoint or "hub")
-    )
-    if not weights["synthetic"] and loaded.sha256 != weights["sha256"]:
-        made_from = weights["source"]
-        raise InputError(f"{options.checkpoint} is not what this bundle was made from, {made_from}: give that one")
-    model = build_tower(variant, loaded.state_dict)
+    variant = Variant(**manifest["variant"])
+    model = build_tower(variant, weights_of(made, options.checkpoint).state_dict)
     images = [torch.from_numpy(preprocess(image, variant.image_size)) for _, image in photographs()]
     stage(f"measuring headroom on {len(images)} photographs")
     scales = Scales(**manifest["scales"])  # the bundle's own: what was converted is what is judged
+    checks = []
+    for kept in sorted({precision == "int8" for precision in made.files()}):
+        form = "tower with norm weights kept" if kept else "tower"
+        stage(f"comparing the {form} with timm in float64")
+        checks.append(gates.exact_gate(exactness.max_difference(model, scales, images[0], kept), form))
     reductions = headroom.measure(rewrite(model, scales), scales, images)
-    stage("comparing the tower with timm in float64")
-    difference = exactness.max_difference(model, scales, images[0])
-    return [gates.exact_gate(difference), gates.headroom_gate(reductions)]
+    return [*checks, gates.headroom_gate(reductions)]

@@ -1,6 +1,5 @@
 """pecore localize"""
 
-import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -115,34 +114,27 @@ def from_bundle(path: Path, checkpoint: Path | None, stage: Callable[[str], None
 
     The tower is None where the bundle does not list the file, or its weights are neither synthetic nor given.
     """
-    from convert.checkpoint import load
     from convert.variants import Variant, build_tower
+    from pecore.bundle import open_bundle
+    from pecore.bundle_weights import weights_of
     from rewrites.tower import Scales, rewrite
 
-    folder = path if path.is_dir() else path.parent
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        files = {name: f for name, f in manifest["files"].items() if name.endswith(".tflite")}
-        path = folder / next(iter(files)) if path.is_dir() else path
-        weights, taken = manifest["weights"], manifest["input"]
-        variant, scales = Variant(**manifest["variant"]), Scales(**manifest["scales"])
-    except FileNotFoundError as error:
-        raise InputError(f"{folder} holds no manifest.json, so it is no bundle; give a bundle or a .tflite") from error
-    except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
-        if not path.is_dir():  # someone else's manifest.json beside someone else's graph
-            return path, None, ""
-        raise InputError(f"the manifest in {folder} is not one of ours ({error!r}); convert the model again") from error
+        bundle = open_bundle(path if path.is_dir() else path.parent)
+    except InputError:
+        if path.is_dir():
+            raise
+        return path, None, ""  # beside someone else's manifest.json
+    manifest = bundle.manifest
+    path = bundle.file() if path.is_dir() else path
+    weights, taken, files = manifest["weights"], manifest["input"], manifest["files"]
     about = f", {'SYNTHETIC weights: ' * weights['synthetic']}{weights['source']}"
     if path.name not in files or not (weights["synthetic"] or checkpoint):
         return path, None, about
     stage("loading weights")
-    source = "synthetic" if weights["synthetic"] else checkpoint or "hub"
-    loaded = load(variant, source, seed=weights["seed"] or 0, amplitude=weights["amplitude"] or 0.0)
-    if loaded.sha256 != weights["sha256"]:
-        raise InputError(f"{checkpoint} is not the checkpoint of this bundle, {weights['source']}: give that one")
     tower = rewrite(
-        build_tower(variant, loaded.state_dict),
-        scales,
+        build_tower(Variant(**manifest["variant"]), weights_of(bundle, checkpoint).state_dict),
+        Scales(**manifest["scales"]),
         input_layout=taken["layout"],
         input_range=taken["range"],
         keep_norm_weights=files[path.name]["precision"] == "int8",

@@ -20,13 +20,17 @@ def validate(
     runtime: Annotated[str | None, typer.Option(help="LiteRT version whose rules apply; the newest known.")] = None,
     gpu: Annotated[bool, typer.Option("--gpu/--no-gpu", help="Run the GPU gate where there is an adapter.")] = True,
     require_gpu: Annotated[bool, typer.Option("--require-gpu", help="No adapter is a failure.")] = False,
+    device_report: Annotated[
+        Path | None,
+        typer.Option(help="What the app's or the web page's self-test shared: judge that, and keep it in the card."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")] = False,
 ) -> None:
     """Run the gates on what exists: a bundle, or a .tflite of your own (exit code 1 if one fails)."""
     with working(verbose) as stage:
         stage("starting")
-        from pecore.validation import Options
+        from pecore.validation import Options, judge_device
         from pecore.validation import validate as run
         from validate.report import as_json as report
         from validate.report import failed, table
@@ -38,7 +42,7 @@ def validate(
             reference=reference,
             checkpoint=checkpoint,
         )
-        checks = run(path, options, stage)
+        checks = judge_device(path, device_report) if device_report else run(path, options, stage)
     if as_json:
         show_json(report(checks, name=path.name, runtime_rules=options.runtime))
     else:

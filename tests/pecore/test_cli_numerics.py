@@ -12,9 +12,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from convert.checkpoint import load
 from convert.export import export_tflite
 from convert.synthetic import synthetic_state_dict
 from convert.variants import build_tower, find
+from pecore import conversion
 from pecore.cli import main
 from rewrites.tower import Scales, rewrite
 from validate.graph import read_graph
@@ -135,12 +137,13 @@ def made(tmp_path_factory) -> Path:
     """A bundle's folder with what localize reads of it."""
     folder = tmp_path_factory.mktemp("bundle")
     scales = Scales(stream=1 / 64)
-    tower = rewrite(build_tower(TINY, synthetic_state_dict(TINY, 3, 100.0)), scales)
+    weights = load(TINY, "synthetic", seed=3, amplitude=100.0)
+    tower = rewrite(build_tower(TINY, weights.state_dict), scales)
     export_tflite(tower, {"image": torch.zeros(1, 3, 64, 64)}, folder / "tiny_fp32.tflite")
     manifest = {
         "variant": dataclasses.asdict(TINY),
         "scales": dataclasses.asdict(scales),
-        "weights": {"synthetic": True, "seed": 3, "amplitude": 100.0, "source": "synthetic, seed 3", "sha256": None},
+        "weights": conversion.about_weights(weights),
         "input": {"layout": "nchw", "range": "-1..1"},
         "files": {"manifest.txt": {}, "tiny_fp32.tflite": {"precision": "fp32"}},
     }
@@ -192,7 +195,7 @@ def test_localize_takes_a_graph_beside_someone_else_s_manifest(run, bundle):
     assert code == 0, err
     code, _, err = run("localize", bundle, "--no-gpu")
     assert code == 2
-    assert "is not one of ours" in err
+    assert "describes no vision tower" in err
 
 
 def test_localize_takes_the_caller_s_input(run, bundle, tmp_path):

@@ -1,15 +1,17 @@
+import base64
 import dataclasses
 import json
 import shutil
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 from convert.checkpoint import load
 from convert.variants import find
 from pecore import conversion
 from pecore.errors import InputError
-from pecore.validation import Options, validate
+from pecore.validation import Options, judge_device, validate
 
 NO_GPU = Options(gpu="skip")
 
@@ -72,17 +74,71 @@ def test_a_file_alone_needs_no_reference(bundle):
     assert outcomes(checks)["cpu"] == "skipped"
 
 
-def test_another_checkpoint_is_refused(bundle, tmp_path):
+def from_file(bundle, path, seed):
+    """Let the bundle be one of real weights, and write weights of a seed to a file."""
     manifest = json.loads((bundle / "manifest.json").read_text())
-    manifest["weights"] |= {"synthetic": False, "sha256": "0" * 64}
+    manifest["weights"] |= {"synthetic": False, "kind": "timm"}
     (bundle / "manifest.json").write_text(json.dumps(manifest))
-    from safetensors.torch import save_file
-
     variant = dataclasses.replace(find("T16"), depth=1, image_size=64)
-    save_file(dict(load(variant, "synthetic").state_dict), tmp_path / "other.safetensors")
-    options = dataclasses.replace(NO_GPU, checkpoint=tmp_path / "other.safetensors")
-    with pytest.raises(InputError, match="not what this bundle was made from"):
+    save_file(dict(load(variant, "synthetic", seed=seed).state_dict), path)
+    return dataclasses.replace(NO_GPU, checkpoint=path)
+
+
+def test_another_checkpoint_is_refused(bundle, tmp_path):
+    options = from_file(bundle, tmp_path / "other.safetensors", seed=1)
+    with pytest.raises(InputError, match=r"is not what .* was made from"):
         validate(bundle, options, quietly)
+
+
+def test_the_checkpoint_may_be_in_another_file(bundle, tmp_path):
+    options = from_file(bundle, tmp_path / "same.safetensors", seed=0)
+    judged = outcomes(validate(bundle, options, quietly))
+    assert (judged["exact"], judged["headroom"]) == ("passed", "passed")
+
+
+@pytest.fixture
+def device_report(bundle, tmp_path):
+    """device_report(outputs): the path of what a phone would report of these outputs."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (name, file), *_ = manifest["files"].items()
+
+    def write(outputs, **about):
+        figures = {
+            "sha256": file["sha256"],
+            "kind": "cpu",
+            "outputs": [base64.b64encode(o.astype("<f4").tobytes()).decode() for o in outputs],
+        }
+        gate = {"gate": "device", "subject": name, "backend": "LiteRT CPU", "outcome": "passed", "detail": "as\nmade"}
+        content = {
+            "format": 1,
+            "fingerprint": manifest["weights"]["fingerprint"],
+            "device": {"name": "Phone", "system": "Android 16"},
+            "versions": {"litert": "2.3.2"},
+            "gates": [gate | {"figures": figures}],
+        }
+        path = tmp_path / "device.json"
+        path.write_text(json.dumps(content | about))
+        return path
+
+    return write
+
+
+def test_a_device_s_report_is_judged_and_kept(bundle, device_report):
+    with np.load(bundle / "reference.npz") as stored:
+        right = stored["embedding"]
+    for _ in range(2):  # a second report of the same phone takes the first one's place
+        assert outcomes(judge_device(bundle, device_report(right))) == {"device": "passed"}
+    assert len(json.loads((bundle / "report.json").read_text())["devices"]) == 1
+    assert (bundle / "MODEL_CARD.md").read_text().count("## On Phone\n\nAndroid 16, litert 2.3.2") == 1
+    assert outcomes(judge_device(bundle, device_report(right[..., ::-1]))) == {"device": "failed"}
+    assert outcomes(validate(bundle, NO_GPU, quietly))["files"] == "passed"
+
+
+def test_a_report_of_other_weights_is_refused(bundle, device_report):
+    before = (bundle / "report.json").read_bytes()
+    with pytest.raises(InputError, match="other weights"):
+        judge_device(bundle, device_report([], fingerprint="00"))
+    assert (bundle / "report.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"files": {}}'])
