@@ -20,6 +20,7 @@ from pecore.labels import LabelSet, read_labels
 from pecore.preprocess import ImageInput, load_image, preprocess
 from pecore.runtime import Backend, open_model
 from pecore.text_encoder import TextEncoder, open_text_encoder
+from pecore.video import FRAMES, VideoInput, mean_embedding, video_frames
 
 Modality = Literal["image", "text"]
 
@@ -104,6 +105,18 @@ class PerceptionEncoder:
         images: list[Any] = list(image) if isinstance(image, list | tuple) else [image]
         rows = [self.run(self.prepare(one)) for one in images]
         return np.stack(rows) if rows else np.zeros((0, self.dim), np.float32)
+
+    def embed_video(self, video: VideoInput, frames: int | None = FRAMES) -> np.ndarray:
+        """Embedding `[1, dim]` float32, L2-normalised, of a clip: the mean of its frames' embeddings, as PE has it.
+
+        Args:
+            video: a list of images, an animation's file (GIF, APNG, WebP), or a folder of frames.
+            frames: evenly spaced ones that are used; None for all of them.
+
+        Raises:
+            InputError: what is neither, holds no frames, or one that can't be used.
+        """
+        return mean_embedding(self.embed_image(video_frames(video, frames)))[None]
 
     def prepare(self, image: ImageInput) -> np.ndarray:
         """The model's input for one image, in the layout and range that the bundle's graph takes."""

@@ -74,6 +74,15 @@ def test_one_image_or_a_list_of_any_kind(encoder, photos):
     assert encoder.embed_text([]).shape == (0, 512)
 
 
+def test_a_clip_is_the_mean_of_its_frames(encoder, photos):
+    rows = encoder.embed_image(photos)
+    clip = encoder.embed_video(photos)
+    assert clip.shape == (1, 512)
+    expected = rows.mean(0) / np.linalg.norm(rows.mean(0))
+    np.testing.assert_allclose(clip[0], expected, atol=1e-6)
+    assert (encoder.embed_video(photos, frames=1) == encoder.embed_image(photos[1])).all()
+
+
 def test_precisions_and_backend(tiny_bundle, encoder, photos):
     int8 = PerceptionEncoder(tiny_bundle, precision="int8")
     assert int8.file.name == "pe_core_tiny_384_int8.tflite"
