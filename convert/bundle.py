@@ -17,6 +17,9 @@ MANIFEST = "manifest.json"
 REPORT = "report.json"
 MODEL_CARD = "MODEL_CARD.md"
 
+OLD = ".old"
+"""Suffix of the bundle that was in the target, while the new one takes its place."""
+
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 """What the system says when it is the place that is at fault, not the program."""
 
@@ -86,12 +89,30 @@ class Staging:
             file.chmod(0o755 if file.is_dir() else 0o644)
         self.folder.chmod(0o755)
         if place.exists():
-            old = place.rename(self.folder.with_suffix(".old"))
+            old = place.rename(self.folder.with_suffix(OLD))
             self.folder.rename(place)
             shutil.rmtree(old)
         else:
             self.folder.rename(place)
         return place
+
+
+def _clear_leftovers(target: Path) -> None:
+    """Delete what a run left beside the target because it was killed, for want of memory, say."""
+    for folder in target.parent.glob(f".{target.name}.*.*"):
+        process = folder.name.removeprefix(f".{target.name}.").partition(".")[0]
+        if process.isdigit() and folder.suffix != OLD and not _alive(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # someone else's
+        return True
+    return True
 
 
 @contextmanager
@@ -103,7 +124,8 @@ def staging(target: Path) -> Iterator[Staging]:
     made = [p for p in target.parents if not p.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        _clear_leftovers(target)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.{os.getpid()}.", dir=target.parent))
         yield Staging(folder, target)
     except OSError as error:
         if folder is not None and error.errno not in UNWRITABLE:

@@ -61,6 +61,13 @@ def contact_sheet(sections: Sequence[Section], columns: int = 5) -> Image.Image:
     return sheet
 
 
+def caption(text: str, width: int) -> Image.Image:
+    """A line of text on a strip of its own."""
+    strip = Image.new("RGB", (width, HEADING), BACKGROUND)
+    ImageDraw.Draw(strip).text((GAP, 2), _fit(text, width - 2 * GAP, 18), TEXT, _font(18))
+    return strip
+
+
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture; raises InputError where the place or the ending won't do."""
     try:

@@ -18,7 +18,7 @@ from pecore.bundle import Bundle, open_bundle
 from pecore.errors import GateError, InputError
 from pecore.labels import LabelSet, read_labels
 from pecore.preprocess import ImageInput, load_image, preprocess
-from pecore.runtime import Backend, open_model
+from pecore.runtime import Backend, TensorSpec, open_model
 from pecore.text_encoder import TextEncoder, open_text_encoder
 from pecore.video import FRAMES, VideoInput, mean_embedding, video_frames
 
@@ -73,7 +73,7 @@ class PerceptionEncoder:
     @property
     def dim(self) -> int:
         """Length of an embedding."""
-        return self._model.outputs["embedding"].shape[-1]
+        return self._spec("embedding").shape[-1]
 
     @property
     def image_size(self) -> int:
@@ -102,9 +102,46 @@ class PerceptionEncoder:
             InputError: an image that can't be used, by name.
             GateError: the backend's answer is no direction (NaN, infinity or zero).
         """
+        return self._units(self._outputs(image, "embedding"))
+
+    def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """Embedding `[dim]` of one prepared image."""
+        return self._units(self.run(pixels))[0]
+
+    def _units(self, rows: np.ndarray) -> np.ndarray:
+        return _unit(rows, f"{self.file.name} on {self.backend}")
+
+    def features(self, image: ImageInput | Sequence[ImageInput]) -> np.ndarray:
+        """Feature maps `[n, C, h, w]` float32, one vector a patch, of one image (n = 1) or a list of them.
+
+        Raises:
+            InputError: an image that can't be used, by name; a bundle that gives no features.
+        """
+        maps = self._outputs(image, "features")
+        return maps if self._input["layout"] == "nchw" else maps.transpose(0, 3, 1, 2)
+
+    def _outputs(self, image: ImageInput | Sequence[ImageInput], name: str) -> np.ndarray:
+        """One output of the graph for each image, stacked."""
         images: list[Any] = list(image) if isinstance(image, list | tuple) else [image]
-        rows = [self.run(self.prepare(one)) for one in images]
-        return np.stack(rows) if rows else np.zeros((0, self.dim), np.float32)
+        batch = self._model.inputs["image"].shape[0]
+        rows = [np.zeros((0, *self._spec(name).shape[1:]), np.float32)]
+        for start in range(0, len(images), batch):
+            rows.append(self.run(np.concatenate([self.prepare(one) for one in images[start : start + batch]]), name))
+        return np.concatenate(rows)
+
+    def run(self, pixels: np.ndarray, name: str = "embedding") -> np.ndarray:
+        """An output of the graph, as it gives it, for prepared images stacked: as many as its batch, or fewer."""
+        batch = self._model.inputs["image"].shape[0]
+        full = np.concatenate([pixels, *[pixels[-1:]] * (batch - len(pixels))])
+        return self._model.run({"image": full})[name][: len(pixels)]
+
+    def _spec(self, name: str) -> TensorSpec:
+        if name not in self._model.outputs:
+            raise InputError(
+                f"{self.bundle.folder} gives {' and '.join(self._model.outputs)}, not {name}; "
+                f"`pecore convert --output {name}` makes a bundle that does"
+            )
+        return self._model.outputs[name]
 
     def embed_video(self, video: VideoInput, frames: int | None = FRAMES) -> np.ndarray:
         """Embedding `[1, dim]` float32, L2-normalised, of a clip: the mean of its frames' embeddings, as PE has it.
@@ -122,10 +159,6 @@ class PerceptionEncoder:
         """The model's input for one image, in the layout and range that the bundle's graph takes."""
         form = self._input
         return preprocess(image, self.image_size, layout=form["layout"], value_range=form["range"])
-
-    def run(self, pixels: np.ndarray) -> np.ndarray:
-        """Embedding `[dim]` of prepared pixels."""
-        return _unit(self._model.run({"image": pixels})["embedding"], f"{self.file.name} on {self.backend}")[0]
 
     def embed_text(self, text: str | Sequence[str]) -> np.ndarray:
         """Embeddings `[n, dim]` float32, L2-normalised, of one text (n = 1) or a list of them, used as they are.

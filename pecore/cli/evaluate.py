@@ -55,7 +55,7 @@ def evaluate(
             samples = [samples[i * len(samples) // limit] for i in range(limit)]
         form = found.manifest["input"]
         towers = [torch_tower(found, checkpoint)] if reference else []
-        towers += [Tower(e.file.name, e.backend, e.run, form["layout"], form["range"]) for e in encoders]
+        towers += [Tower(e.file.name, e.backend, e.embed_pixels, form["layout"], form["range"]) for e in encoders]
     for encoder in encoders:
         keep_quiet_at_exit(encoder, verbose)
     with counting("evaluating", len(samples)) as progress:

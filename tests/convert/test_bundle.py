@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,18 @@ def test_a_full_disk_is_the_user_s_and_a_lost_file_is_ours(number: int, theirs: 
         _fail(tmp_path / "bundle", OSError(number, os.strerror(number)))
     assert os.strerror(number) in str(raised.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_run_left_is_deleted(tmp_path: Path) -> None:
+    """But not what a living one is at."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    folders = [tmp_path / f".bundle.{process}.abc" for process in (gone.pid, os.getpid(), "others")]
+    for folder in [*folders, tmp_path / f".bundle.{gone.pid}.old"]:
+        folder.mkdir()
+    _kept(tmp_path / "bundle", "new")
+    left = {p.name for p in tmp_path.iterdir()}
+    assert left == {"bundle", folders[1].name, folders[2].name, f".bundle.{gone.pid}.old"}
 
 
 def test_sha256_and_json(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -81,6 +83,28 @@ def test_a_clip_is_the_mean_of_its_frames(encoder, photos):
     expected = rows.mean(0) / np.linalg.norm(rows.mean(0))
     np.testing.assert_allclose(clip[0], expected, atol=1e-6)
     assert (encoder.embed_video(photos, frames=1) == encoder.embed_image(photos[1])).all()
+
+
+def test_a_bundle_without_features_says_how_to_get_them(encoder, photos):
+    with pytest.raises(InputError, match=r"gives embedding, not features; `pecore convert --output features`"):
+        encoder.features(photos)
+
+
+def test_a_batch_is_filled_up(encoder, photos, monkeypatch):
+    """A graph for two images at a time gets three: the last one twice."""
+    spec = encoder._model.inputs["image"]
+    one, seen = encoder._model, []
+
+    def run(inputs):
+        seen.append(inputs["image"].shape)
+        rows = [one.run({"image": row[None]})["embedding"] for row in inputs["image"]]
+        return {"embedding": np.concatenate(rows)}
+
+    expected = encoder.embed_image(photos[:3])
+    inputs = {"image": replace(spec, shape=(2, *spec.shape[1:]))}
+    monkeypatch.setattr(encoder, "_model", SimpleNamespace(run=run, inputs=inputs, outputs=one.outputs))
+    np.testing.assert_array_equal(encoder.embed_image(photos[:3]), expected)
+    assert seen == [(2, 3, 64, 64)] * 2
 
 
 def test_precisions_and_backend(tiny_bundle, encoder, photos):
@@ -206,11 +230,8 @@ def test_labels_of_another_folder(tiny_bundle, tiny_variant, tiny_text_config, p
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0])
 def test_an_answer_without_direction_is_no_embedding(value, encoder, photos, monkeypatch):
-    class Broken:
-        def run(self, inputs):
-            return {"embedding": np.full((1, 512), value, np.float32)}
-
-    monkeypatch.setattr(encoder, "_model", Broken())
+    answer = {"embedding": np.full((1, 512), value, np.float32)}
+    monkeypatch.setattr(encoder._model, "run", lambda inputs: answer)
     with pytest.raises(GateError, match=r"_fp16\.tflite on cpu .* norm"):
         encoder.embed_image(photos[0])
 

@@ -106,7 +106,7 @@ def test_the_bundle_s_files_against_pytorch(tiny_bundle, dataset):
     bundle = open_bundle(tiny_bundle)
     encoders = [PerceptionEncoder(bundle, precision=p, threads=1) for p in ("fp16", "int8")]
     labels = encoders[0].labels
-    towers = [torch_tower(bundle), *(Tower(e.file.name, "cpu", e.run) for e in encoders)]
+    towers = [torch_tower(bundle), *(Tower(e.file.name, "cpu", e.embed_pixels) for e in encoders)]
     rows = evaluate(towers, read_dataset(dataset, labels.labels), labels, 64).rows()
     assert rows[1]["agreement"] == 1
     assert rows[1]["top1"] == rows[0]["top1"]

@@ -1,0 +1,75 @@
+"""pecore features"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pecore.cli import app
+from pecore.cli.inputs import (
+    BackendOption,
+    BundleOption,
+    JsonOption,
+    PrecisionOption,
+    ThreadsOption,
+    VerboseOption,
+    counting,
+    notes,
+    open_encoder,
+)
+from pecore.cli.screen import show, show_json
+from pecore.errors import InputError
+
+
+@app.command(epilog="Example:  pecore features photo.jpg --bundle out/pe_spatial_base_512 --save pca.png")
+def features(
+    images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
+    save: Annotated[
+        Path | None, typer.Option(help="Picture to write: each image beside its features' principal components.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The maps themselves, an .npz file: features [n, C, h, w].")] = None,
+    bundle: BundleOption = None,
+    backend: BackendOption = "cpu",
+    precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Look at dense features, of a bundle converted with --output features or both."""
+    import numpy as np
+
+    from pecore.contact_sheet import save_picture
+    from pecore.feature_maps import sheet
+    from pecore.image_files import find_images
+    from pecore.preprocess import load_image
+
+    if not (save or out):
+        raise InputError("nothing to do with the features: add --save pca.png, or --out features.npz")
+    if out and out.suffix != ".npz":
+        raise InputError(f"--out writes an .npz file, not {out.name}")
+    paths = find_images(images)
+    encoder = open_encoder(bundle, backend, precision, verbose, threads=threads)
+    maps = []
+    with counting("features", len(paths), verbose) as progress:
+        for done, path in enumerate(paths, 1):
+            maps.append(encoder.features(path))
+            progress(done, None)
+    stacked = np.concatenate(maps)
+    if out:
+        try:
+            np.savez_compressed(out, features=stacked, paths=np.array([str(path) for path in paths]))
+        except OSError as error:
+            raise InputError(f"{out} can't be written ({error.strerror}); give --out another place") from error
+    if save:
+        pictures = [load_image(path) for path in paths]
+        picture = sheet(pictures, stacked, [path.name for path in paths], " ".join(notes(encoder.bundle)))
+        save_picture(picture, save)
+    facts = {"images": [str(path) for path in paths], "shape": list(stacked.shape)}
+    written = [str(place) for place in (save, out) if place]
+    if as_json:
+        show_json(facts | {"written": written})
+    else:
+        channels, height, width = stacked.shape[1:]
+        count = f"{len(paths)} map{'s' * (len(paths) > 1)}"
+        show(f"{count} of {height} x {width} patches, {channels} channels, in {' and '.join(written)}.")
+        show(*notes(encoder.bundle))
