@@ -1,0 +1,3 @@
+package com.google.ai.edge.litert
+
+class LiteRtException(val code: Int, message: String) : Exception(message)
