@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-gpu lint types gpu-driver setup clean
+.PHONY: demo test test-gpu android web lint types gpu-driver setup clean
 
 setup: $(READY)
 
@@ -27,6 +27,10 @@ test: $(READY)
 # The real GPU delegate; a software Vulkan driver will do: make gpu-driver.
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu
+
+# The Android app, compiled and tested without Google's SDK (docs/android.md).
+android:
+	android_demo/ci/build.sh
 
 lint: $(READY)
 	$(BIN)/ruff check .

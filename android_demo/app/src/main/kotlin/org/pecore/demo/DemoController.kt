@@ -1,0 +1,288 @@
+package org.pecore.demo
+
+import com.google.ai.edge.litert.LiteRtException
+import org.pecore.core.Bundle
+import org.pecore.core.BundleException
+import org.pecore.core.Classifier
+import org.pecore.core.DeviceGate
+import org.pecore.core.DeviceReport
+import org.pecore.core.Latencies
+import org.pecore.core.ModelFile
+import org.pecore.core.Preprocessor
+import org.pecore.demo.model.Compute
+import org.pecore.demo.model.EncoderException
+import org.pecore.demo.model.ImageEncoder
+import org.pecore.demo.model.SelfTest
+import org.pecore.demo.model.openEncoder
+import java.io.File
+import java.util.Locale
+import java.util.concurrent.Executor
+import java.util.concurrent.atomic.AtomicBoolean
+
+/** LiteRT's version in gradle/libs.versions.toml, for the report. */
+const val LITERT_VERSION = "2.3.2"
+
+/** What is remembered from one start to the next. */
+interface Settings {
+    operator fun get(key: String): String?
+
+    operator fun set(key: String, value: String)
+}
+
+/**
+ * What the app does, without Android.
+ *
+ * [worker] is one thread: it alone touches models, buffers and files. Everything else may be called from anywhere and
+ * returns at once; [render] gets each new state, in order, on the thread that changed it.
+ *
+ * @param folder of bundles; null where the phone's storage is not there.
+ * @param device what the phone says of itself: `name`, `system`, ...
+ */
+class DemoController(
+    private val folder: () -> File?,
+    private val settings: Settings,
+    private val device: Map<String, String>,
+    private val worker: Executor,
+    private val nanos: () -> Long = System::nanoTime,
+    private val render: (UiState) -> Unit,
+) : ModelActions {
+    @Volatile
+    var state = UiState()
+        private set
+
+    /** The last self-test's report, to be shared. */
+    @Volatile
+    var report: DeviceReport? = null
+        private set
+
+    /** Set from the moment a camera frame is taken until it has been classified: the frames between are dropped. */
+    private val busy = AtomicBoolean()
+
+    // The worker's own.
+    private var loaded: Loaded? = null
+    private var photo: Pixels? = null
+    private var embedding: FloatArray? = null
+    private val latencies = Latencies()
+
+    private class Pixels(val argb: IntArray, val width: Int, val height: Int)
+
+    private class Loaded(val bundle: Bundle, val classifier: Classifier, val preprocessor: Preprocessor, val encoder: ImageEncoder)
+
+    /** Brings the model up, unless it is: at the start, and when the app comes back to the screen. */
+    fun resume() = worker.execute { if (loaded == null) load() else latencies.reset() }
+
+    /** Gives the model's memory back; [resume] loads it again. */
+    fun release() = worker.execute { unload() }
+
+    override fun reload() = worker.execute { load() }
+
+    override fun show(screen: Screen) = update { copy(screen = screen) }
+
+    override fun chooseBundle(name: String) = choose("bundle", name)
+
+    override fun chooseFile(name: String) = choose("file", name)
+
+    override fun chooseCompute(compute: Compute) = choose("compute", compute.name)
+
+    private fun choose(key: String, value: String) =
+        worker.execute {
+            settings[key] = value
+            load()
+        }
+
+    /** A picked photo: opaque or not, upright; kept, so that another model can classify it as well. */
+    fun photo(argb: IntArray, width: Int, height: Int) =
+        worker.execute {
+            photo = Pixels(argb, width, height)
+            latencies.reset()
+            update { copy(input = Input.PHOTO, inputProblem = null) }
+            loaded?.let { classify(it, argb, width, height) }
+        }
+
+    /** A camera's frame; true where it will be classified, and [argb] is this object's until a later frame is taken. */
+    fun frame(argb: IntArray, width: Int, height: Int): Boolean {
+        if (state.input != Input.CAMERA || state.model !is ModelState.Ready || !busy.compareAndSet(false, true)) return false
+        worker.execute {
+            try {
+                loaded?.let { if (state.input == Input.CAMERA) classify(it, argb, width, height) }
+            } finally {
+                busy.set(false)
+            }
+        }
+        return true
+    }
+
+    fun cameraStarted() =
+        worker.execute {
+            photo = null
+            latencies.reset()
+            update { copy(input = Input.CAMERA, inputProblem = null, top = emptyList(), timing = null) }
+        }
+
+    /** [problem]: why there is no picture, or null where the camera was stopped on purpose. */
+    fun cameraStopped(problem: String? = null) =
+        update {
+            copy(
+                input =
+                    if (input ==
+                        Input.CAMERA
+                    ) {
+                        Input.NONE
+                    } else {
+                        input
+                    },
+                inputProblem = problem,
+            )
+        }
+
+    fun photoFailed(problem: String) = update { copy(inputProblem = problem) }
+
+    override fun setLabels(indices: Collection<Int>, on: Boolean) {
+        update { copy(labelsOff = if (on) labelsOff - indices.toSet() else labelsOff + indices) }
+        worker.execute {
+            val now = state
+            now.bundle?.let { settings["off $it"] = now.labelsOff.joinToString("\n") { i -> now.labels[i] } }
+            loaded?.let(::rank)
+        }
+    }
+
+    override fun runSelfTest() =
+        worker.execute {
+            val bundle = loaded?.bundle
+            unload()
+            update { copy(model = ModelState.Loading("Running the self-test"), selfTest = SelfTestState.Running("Starting")) }
+            val outcome =
+                orSentence({ SelfTestState.Failed(it) }) {
+                    val test = SelfTest(bundle ?: Bundle.open(chosenFolder()), device, mapOf("litert" to LITERT_VERSION), nanos)
+                    val result = test.run { step -> update { copy(selfTest = SelfTestState.Running(step)) } }
+                    report = result
+                    SelfTestState.Done(result.passed, result.gates.map(::line))
+                }
+            update { copy(selfTest = outcome) }
+            load()
+        }
+
+    /** Closes the model; nothing is done afterwards. */
+    fun close() = worker.execute { unload() }
+
+    private fun load() {
+        unload()
+        embedding = null
+        val bundles = folder()?.listFiles { file -> file.isDirectory && !file.name.startsWith(".") }?.map { it.name }?.sorted().orEmpty()
+        val name = settings["bundle"].takeIf { it in bundles } ?: bundles.firstOrNull()
+        val wanted = Compute.entries.firstOrNull { it.name == settings["compute"] } ?: Compute.GPU_FP16
+        update {
+            copy(bundles = bundles, bundle = name, files = emptyList(), file = null, wanted = wanted, top = emptyList(), timing = null)
+                .copy(labels = emptyList(), labelsOff = emptySet(), synthetic = false)
+                .copy(selfTest = if (name == bundle) selfTest else SelfTestState.Idle)
+        }
+        if (name == null) return update { copy(model = ModelState.NoBundle(INSTALL)) }
+        update { copy(model = ModelState.Loading("Reading $name")) }
+        val model = orSentence({ ModelState.Failed(it) }) { open(wanted) }
+        update { copy(model = model) }
+        val (now, kept) = loaded to photo
+        if (now != null && kept != null) classify(now, kept.argb, kept.width, kept.height)
+    }
+
+    private fun open(wanted: Compute): ModelState {
+        val bundle = Bundle.open(chosenFolder())
+        val labels =
+            bundle.labels ?: throw BundleException("${bundle.name} has no labels: make some with `pecore labels` and install it again")
+        val file = settings["file"]?.let(bundle::model) ?: bundle.models.first()
+        val off = settings["off ${state.bundle}"]?.split("\n").orEmpty().toSet()
+        update {
+            copy(files = bundle.models.map { it.name }, file = file.name, synthetic = bundle.weights.synthetic, labels = labels.names)
+                .copy(labelsOff = labels.names.indices.filter { labels.names[it] in off }.toSet())
+        }
+        verifyOnce(file)
+        update { copy(model = ModelState.Loading("Loading ${file.name} for the ${wanted.title}; the first time takes longest")) }
+        val opened = openEncoder(bundle, file, wanted)
+        loaded = Loaded(bundle, Classifier(labels), Preprocessor(bundle.input), opened.encoder)
+        return ModelState.Ready(opened.encoder.compute, opened.refusal)
+    }
+
+    /** A model's checksum takes seconds, so it is taken once for every file that has been installed. */
+    private fun verifyOnce(file: ModelFile) {
+        val stamp = "${file.sha256} ${file.file.length()} ${file.file.lastModified()}"
+        val key = "verified ${file.file.path}"
+        if (settings[key] == stamp) return
+        file.verify { share -> update { copy(model = ModelState.Loading("Checking ${file.name}: ${(share * 100).toInt()} %")) } }
+        settings[key] = stamp
+    }
+
+    private fun chosenFolder(): File = File(folder(), state.bundle ?: throw BundleException("there is no bundle on this phone"))
+
+    private fun unload() {
+        loaded?.encoder?.close()
+        loaded = null
+        latencies.reset()
+    }
+
+    private fun classify(model: Loaded, argb: IntArray, width: Int, height: Int) {
+        val problem =
+            try {
+                val input = model.preprocessor.run(argb, width, height)
+                val start = nanos()
+                embedding = model.encoder.encode(input)
+                val end = nanos()
+                latencies.add(start, end)
+                val perSecond = if (state.input == Input.CAMERA) latencies.perSecond(end) else null
+                update { copy(timing = Timing(latencies.last, latencies.median, latencies.runs, perSecond), inputProblem = null) }
+                rank(model)
+                null
+            } catch (e: LiteRtException) {
+                "The model stopped on the ${model.encoder.compute.title}: ${e.message}"
+            } catch (e: IllegalArgumentException) {
+                // Classifier's, for an embedding of NaN: a GPU that overflows.
+                e.message
+            } catch (e: IllegalStateException) {
+                // The encoder's, for an output that is not the manifest's.
+                e.message
+            }
+        if (problem != null) {
+            embedding = null
+            update { copy(inputProblem = problem, top = emptyList()) }
+        }
+    }
+
+    private fun rank(model: Loaded) {
+        val vector = embedding ?: return
+        val off = state.labelsOff
+        val active = BooleanArray(model.classifier.labels.names.size) { it !in off }
+        val top = model.classifier.classify(vector, active = active).map { Guess(it.label, it.probability) }
+        update { copy(top = top) }
+    }
+
+    private fun <T> orSentence(failed: (String) -> T, block: () -> T): T =
+        try {
+            block()
+        } catch (e: BundleException) {
+            failed(e.message.orEmpty())
+        } catch (e: EncoderException) {
+            failed(e.message.orEmpty())
+        }
+
+    @Synchronized
+    private fun update(change: UiState.() -> UiState) {
+        state = state.change()
+        render(state)
+    }
+
+    private companion object {
+        const val INSTALL = "android_demo/install_bundle.sh out/pe_core_base_224"
+    }
+}
+
+private fun line(gate: DeviceGate): GateLine {
+    val title = Compute.entries.first { it.kind == gate.kind }.title
+    val run = gate.run ?: return GateLine(title, gate.subject, gate.outcome.id, gate.detail, emptyList())
+    val figures =
+        listOf(
+            "correlation" to "%.7f".format(Locale.ROOT, run.figures.correlation),
+            "cosine" to "%.7f".format(Locale.ROOT, run.figures.cosine),
+            "max |diff|" to "%.1e".format(Locale.ROOT, run.figures.maxAbsDiff),
+            "norm error" to "%.1e".format(Locale.ROOT, run.figures.normError),
+            "latency" to "%.1f ms, median of %d".format(Locale.ROOT, run.latency.median, run.latency.runs),
+        )
+    return GateLine(title, gate.subject, gate.outcome.id, if (gate.outcome.id == "passed") "" else gate.detail, figures)
+}

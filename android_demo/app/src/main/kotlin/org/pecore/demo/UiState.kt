@@ -1,0 +1,96 @@
+package org.pecore.demo
+
+import org.pecore.demo.model.Compute
+
+/** All that is on screen, apart from the picture itself. Immutable: [DemoController] makes a new one for every change. */
+data class UiState(
+    val screen: Screen = Screen.CLASSIFY,
+    val bundles: List<String> = emptyList(),
+    val files: List<String> = emptyList(),
+    val bundle: String? = null,
+    val file: String? = null,
+    val synthetic: Boolean = false,
+    val wanted: Compute = Compute.GPU_FP16,
+    val model: ModelState = ModelState.Loading("Looking for bundles"),
+    val input: Input = Input.NONE,
+    val inputProblem: String? = null,
+    val top: List<Guess> = emptyList(),
+    val timing: Timing? = null,
+    val labels: List<String> = emptyList(),
+    val labelsOff: Set<Int> = emptySet(),
+    val selfTest: SelfTestState = SelfTestState.Idle,
+) {
+    val labelsOn: Int get() = labels.size - labelsOff.size
+}
+
+enum class Screen { CLASSIFY, LABELS, SELF_TEST }
+
+enum class Input { NONE, PHOTO, CAMERA }
+
+/** One bar: [share] is the softmax over the labels that are switched on. */
+data class Guess(val label: String, val share: Double)
+
+/** Milliseconds of write, run and read together; [perSecond] are the camera frames that are classified, null for a photo. */
+data class Timing(val lastMs: Double, val medianMs: Double, val runs: Int, val perSecond: Double?)
+
+sealed interface ModelState {
+    /** Nothing in the bundles folder; [command] is what to type on the computer. */
+    data class NoBundle(val command: String) : ModelState
+
+    data class Loading(val what: String) : ModelState
+
+    /** The bundle can't be read or no backend takes the model. */
+    data class Failed(val sentence: String) : ModelState
+
+    /** [refusal]: why the GPU said no, where it was asked for and the CPU runs instead. */
+    data class Ready(val runsOn: Compute, val refusal: String? = null) : ModelState
+}
+
+sealed interface SelfTestState {
+    data object Idle : SelfTestState
+
+    data class Running(val what: String) : SelfTestState
+
+    data class Failed(val sentence: String) : SelfTestState
+
+    data class Done(val passed: Boolean, val gates: List<GateLine>) : SelfTestState
+}
+
+/** One file on one backend. [figures] is what is shown, in order: name and value; empty where it was refused or skipped. */
+data class GateLine(
+    val backend: String,
+    val file: String,
+    val outcome: String,
+    val detail: String,
+    val figures: List<Pair<String, String>>,
+)
+
+/** What a person can do with models and labels. */
+interface ModelActions {
+    fun show(screen: Screen)
+
+    fun chooseBundle(name: String)
+
+    fun chooseFile(name: String)
+
+    fun chooseCompute(compute: Compute)
+
+    fun reload()
+
+    fun setLabels(indices: Collection<Int>, on: Boolean)
+
+    fun runSelfTest()
+}
+
+/** And what needs the phone. */
+interface Actions : ModelActions {
+    fun pickPhoto()
+
+    fun startCamera()
+
+    fun stopCamera()
+
+    fun shareReport()
+
+    fun copy(text: String)
+}

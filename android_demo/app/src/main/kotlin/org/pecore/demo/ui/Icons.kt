@@ -1,0 +1,28 @@
+package org.pecore.demo.ui
+
+import androidx.compose.ui.graphics.Color
+import androidx.compose.ui.graphics.PathFillType
+import androidx.compose.ui.graphics.SolidColor
+import androidx.compose.ui.graphics.vector.ImageVector
+import androidx.compose.ui.graphics.vector.addPathNodes
+import androidx.compose.ui.unit.dp
+
+/** The five icons of the app on Material's 24 dp grid: an icon library for them would be the largest part of the APK. */
+object Icons {
+    val back = icon("back", "M20 11H7.8l5.6-5.6L12 4l-8 8 8 8 1.4-1.4L7.8 13H20z")
+    val more = icon("more", "M10.5 4h3v3h-3z M10.5 10.5h3v3h-3z M10.5 17h3v3h-3z")
+    val photo =
+        icon("photo", "M5 3H19a2 2 0 0 1 2 2V19a2 2 0 0 1 -2 2H5a2 2 0 0 1 -2 -2V5a2 2 0 0 1 2 -2z M5 18H19L14.5 12 11 16.5 8.5 13.5z")
+    val camera =
+        icon(
+            "camera",
+            "M9 4L7.2 6H4a2 2 0 0 0 -2 2V18a2 2 0 0 0 2 2H20a2 2 0 0 0 2 -2V8a2 2 0 0 0 -2 -2H16.8L15 4z M12 9a4 4 0 1 1 0 8a4 4 0 1 1 0 -8z",
+        )
+    val stop = icon("stop", "M6 6H18V18H6z")
+
+    private fun icon(name: String, path: String): ImageVector =
+        ImageVector
+            .Builder(name, defaultWidth = 24.dp, defaultHeight = 24.dp, viewportWidth = 24f, viewportHeight = 24f)
+            .addPath(addPathNodes(path), pathFillType = PathFillType.EvenOdd, fill = SolidColor(Color.Black))
+            .build()
+}

@@ -1,0 +1,250 @@
+package org.pecore.demo
+
+import com.google.ai.edge.litert.Accelerator
+import com.google.ai.edge.litert.FakeLiteRt
+import com.google.ai.edge.litert.LiteRtException
+import org.junit.jupiter.api.BeforeEach
+import org.junit.jupiter.api.Test
+import org.junit.jupiter.api.io.TempDir
+import org.pecore.core.TinyBundle
+import org.pecore.demo.model.Compute
+import java.io.File
+import java.util.concurrent.Executor
+import kotlin.test.assertContains
+import kotlin.test.assertEquals
+import kotlin.test.assertFalse
+import kotlin.test.assertIs
+import kotlin.test.assertNotNull
+import kotlin.test.assertTrue
+
+class DemoControllerTest {
+    @TempDir
+    lateinit var folder: File
+
+    private val remembered = mutableMapOf<String, String>()
+    private val rendered = mutableListOf<UiState>()
+    private val waiting = ArrayDeque<Runnable>()
+    private var held = false
+    private var clock = 0L
+
+    /** The worker, in the test's own thread; while [held], what it is given waits. */
+    private val worker = Executor { if (held) waiting += it else it.run() }
+
+    private val settings =
+        object : Settings {
+            override fun get(key: String) = remembered[key]
+
+            override fun set(key: String, value: String) {
+                remembered[key] = value
+            }
+        }
+
+    private fun controller(where: File? = folder) =
+        DemoController({ where }, settings, mapOf("name" to "Fake"), worker, { clock.also { clock += 5_000_000 } }) { rendered += it }
+
+    private fun install(name: String = "tiny", edit: (String) -> String = { it }, spoil: (File) -> Unit = {}) =
+        TinyBundle(File(folder, name).apply { mkdirs() }).write(edit, spoil)
+
+    /** One pixel whose embedding is near the label at [index]. */
+    private val pixels = listOf(0xFFFF0000.toInt(), 0xFF00FF00.toInt(), 0xFF0000FF.toInt()).map { intArrayOf(it) }
+
+    @BeforeEach
+    fun reset() {
+        FakeLiteRt.reset()
+        FakeLiteRt.inputLength = 3
+        // Red is cat, green dog, blue the third label.
+        FakeLiteRt.compute = { _, _, (red, green, _) ->
+            if (red > 0) {
+                floatArrayOf(1f, 0f)
+            } else if (green > 0) {
+                floatArrayOf(0.6f, 0.8f)
+            } else {
+                floatArrayOf(0f, 1f)
+            }
+        }
+    }
+
+    @Test
+    fun `without a bundle the command to install one is shown`() {
+        listOf(folder, null, File(folder, "missing")).forEach { where ->
+            val controller = controller(where).apply { resume() }
+            assertContains(assertIs<ModelState.NoBundle>(controller.state.model).command, "install_bundle.sh")
+        }
+    }
+
+    @Test
+    fun `a photo is classified, red is not blue`() {
+        install()
+        val controller = controller().apply { resume() }
+        assertEquals(ModelState.Ready(Compute.GPU_FP16), controller.state.model)
+        controller.photo(pixels[0], 1, 1)
+        assertEquals("cat", controller.state.top.first().label)
+        assertEquals(1.0, controller.state.top.sumOf { it.share }, 1e-9)
+        controller.photo(pixels[2], 1, 1)
+        assertEquals("été", controller.state.top.first().label)
+        assertEquals(Timing(5.0, 5.0, 1, null), controller.state.timing)
+    }
+
+    @Test
+    fun `a GPU that refuses is said, with its reason, and the CPU runs`() {
+        install()
+        FakeLiteRt.refusals[Accelerator.GPU] = "Some ops are not accelerated."
+        val controller = controller().apply { resume() }
+        assertEquals(ModelState.Ready(Compute.CPU, "Some ops are not accelerated."), controller.state.model)
+        assertEquals(Compute.GPU_FP16, controller.state.wanted)
+        controller.photo(pixels[0], 1, 1)
+        assertEquals("cat", controller.state.top.first().label)
+        FakeLiteRt.refusals[Accelerator.CPU] = "No memory."
+        controller.reload()
+        assertContains(assertIs<ModelState.Failed>(controller.state.model).sentence, "No memory.")
+        assertEquals(emptyList(), FakeLiteRt.open)
+    }
+
+    @Test
+    fun `the switch loads the other backend, classifies the photo again and is remembered`() {
+        install()
+        val controller = controller().apply { resume() }
+        controller.photo(pixels[1], 1, 1)
+        controller.chooseCompute(Compute.CPU)
+        assertEquals(ModelState.Ready(Compute.CPU), controller.state.model)
+        assertEquals("dog", controller.state.top.first().label)
+        assertEquals(1, FakeLiteRt.open.count { it == "model" })
+        assertEquals(ModelState.Ready(Compute.CPU), controller().apply { resume() }.state.model)
+    }
+
+    @Test
+    fun `frames are dropped while one is under way, and after the camera stopped`() {
+        install()
+        val controller = controller().apply { resume() }
+        assertFalse(controller.frame(pixels[0], 1, 1), "no camera yet")
+        controller.cameraStarted()
+        held = true
+        assertTrue(controller.frame(pixels[0], 1, 1))
+        assertFalse(controller.frame(pixels[2], 1, 1), "one is under way")
+        release()
+        assertEquals("cat", controller.state.top.first().label)
+        assertTrue(controller.frame(pixels[2], 1, 1))
+        assertEquals("été", controller.state.top.first().label)
+        assertEquals(100.0, assertNotNull(controller.state.timing?.perSecond), 1e-9)
+        controller.cameraStopped("The camera permission is off.")
+        assertEquals(Input.NONE to "The camera permission is off.", controller.state.input to controller.state.inputProblem)
+        assertFalse(controller.frame(pixels[0], 1, 1))
+    }
+
+    @Test
+    fun `labels that are off take no part, at once and after a restart`() {
+        install()
+        val controller = controller().apply { resume() }
+        controller.photo(pixels[0], 1, 1)
+        val runs = FakeLiteRt.calls.count { it == "run" }
+        controller.setLabels(listOf(0), false)
+        assertEquals(listOf("dog", "été"), controller.state.top.map { it.label })
+        assertEquals(runs, FakeLiteRt.calls.count { it == "run" }, "the embedding is kept")
+        assertEquals(setOf(0), controller().apply { resume() }.state.labelsOff)
+        controller.setLabels(listOf(1, 2), false)
+        assertEquals(emptyList(), controller.state.top)
+        controller.setLabels(listOf(0, 1, 2), true)
+        assertEquals(3, controller.state.top.size)
+    }
+
+    @Test
+    fun `a damaged bundle is one sentence, another one can be chosen`() {
+        install("a", spoil = { File(it, "text_embeddings.bin").appendText("x") })
+        install("b", spoil = { File(it, "tiny_fp16.tflite").writeBytes(ByteArray(200)) })
+        install("c", edit = { it.replace("\"labels\": {", "\"none\": {") })
+        install("d")
+        File(folder, ".e.part").mkdirs()
+        val controller = controller().apply { resume() }
+        assertEquals(listOf("a", "b", "c", "d"), controller.state.bundles)
+        assertContains(assertIs<ModelState.Failed>(controller.state.model).sentence, "text_embeddings.bin")
+        controller.chooseBundle("b")
+        assertContains(assertIs<ModelState.Failed>(controller.state.model).sentence, "tiny_fp16.tflite")
+        controller.chooseBundle("c")
+        assertContains(assertIs<ModelState.Failed>(controller.state.model).sentence, "pecore labels")
+        controller.chooseBundle("d")
+        assertIs<ModelState.Ready>(controller.state.model)
+        controller.chooseFile("tiny_int8.tflite")
+        assertEquals("tiny_int8.tflite", controller.state.file)
+        File(folder, "d").deleteRecursively()
+        controller.reload()
+        assertEquals("a", controller.state.bundle)
+    }
+
+    @Test
+    fun `a model's checksum is taken once for a file`() {
+        val bundle = install()
+        controller().resume()
+        assertTrue(rendered.any { (it.model as? ModelState.Loading)?.what?.startsWith("Checking") == true })
+        rendered.clear()
+        controller().resume()
+        assertFalse(rendered.any { (it.model as? ModelState.Loading)?.what?.startsWith("Checking") == true })
+        File(bundle, "tiny_fp16.tflite").run {
+            writeBytes(ByteArray(200))
+            setLastModified(1_000_000)
+        }
+        assertIs<ModelState.Failed>(controller().apply { resume() }.state.model)
+    }
+
+    @Test
+    fun `a run that fails or gives no direction is said, and goes on`() {
+        install()
+        val controller = controller().apply { resume() }
+        FakeLiteRt.failures["run"] = LiteRtException(1, "device lost")
+        controller.photo(pixels[0], 1, 1)
+        assertContains(controller.state.inputProblem.orEmpty(), "device lost")
+        FakeLiteRt.failures.clear()
+        FakeLiteRt.compute = { _, _, _ -> floatArrayOf(Float.NaN, 0f) }
+        controller.photo(pixels[0], 1, 1)
+        assertContains(controller.state.inputProblem.orEmpty(), "self-test")
+        controller.setLabels(listOf(1), false)
+        reset()
+        controller.photo(pixels[0], 1, 1)
+        assertEquals(null, controller.state.inputProblem)
+    }
+
+    @Test
+    fun `memory is given back and taken again, once`() {
+        install()
+        val controller = controller().apply { resume() }
+        controller.resume()
+        assertEquals(1, FakeLiteRt.calls.count { it.startsWith("create gpu") })
+        controller.release()
+        assertEquals(emptyList(), FakeLiteRt.open)
+        controller.resume()
+        assertEquals(2, FakeLiteRt.calls.count { it.startsWith("create gpu") })
+        controller.close()
+        assertEquals(emptyList(), FakeLiteRt.open)
+    }
+
+    @Test
+    fun `the self-test has the memory for itself, shows its figures and leaves the model running`() {
+        install()
+        // The reference's two samples, as TinyBundle has them.
+        FakeLiteRt.compute = { _, _, (red) -> if (red < 0.5f) floatArrayOf(1f, 0f) else floatArrayOf(0.6f, -0.8f) }
+        val controller = controller().apply { resume() }
+        controller.show(Screen.SELF_TEST)
+        controller.runSelfTest()
+        val done = assertIs<SelfTestState.Done>(controller.state.selfTest)
+        assertTrue(done.passed)
+        assertEquals(setOf("CPU", "GPU fp16"), done.gates.map { it.backend }.toSet())
+        assertEquals(listOf("correlation", "cosine", "max |diff|", "norm error", "latency"), done.gates.first().figures.map { it.first })
+        assertContains(assertNotNull(controller.report).toJson(), "\"litert\": \"$LITERT_VERSION\"")
+        assertIs<ModelState.Ready>(controller.state.model)
+        assertEquals(1, FakeLiteRt.open.count { it == "model" })
+        // Red and blue swapped on the way in, say.
+        FakeLiteRt.compute = { _, _, _ -> floatArrayOf(0f, 1f) }
+        controller.runSelfTest()
+        assertFalse(assertIs<SelfTestState.Done>(controller.state.selfTest).passed)
+    }
+
+    @Test
+    fun `the report's LiteRT is the catalogue's`() {
+        val catalogue = File("android_demo/gradle/libs.versions.toml").readLines()
+        assertContains(catalogue, "litert = \"$LITERT_VERSION\"")
+    }
+
+    private fun release() {
+        held = false
+        while (waiting.isNotEmpty()) waiting.removeFirst().run()
+    }
+}

@@ -1,0 +1,7 @@
+@file:Suppress("UnusedReceiverParameter")
+
+package androidx.compose.ui.graphics
+
+import android.graphics.Bitmap
+
+fun Bitmap.asImageBitmap(): ImageBitmap = TODO("androidx")
