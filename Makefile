@@ -16,9 +16,10 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-# Convert B16 from synthetic weights (nothing is downloaded) and run every gate that can run.
+# Convert B16 from synthetic weights (nothing is downloaded), run every gate that can run, and embed a few labels.
 demo: $(READY)
 	$(BIN)/python convert_pecore.py --size B16 --weights synthetic
+	$(BIN)/pecore labels --size B16 --weights synthetic --labels web_demo/labels.txt --out out/pe_core_base_224
 
 # Everything that needs no GPU driver.
 test: $(READY)
@@ -31,6 +32,10 @@ test-gpu: $(READY)
 # The Android app, compiled and tested without Google's SDK (docs/android.md).
 android:
 	android_demo/ci/build.sh
+
+# The web page, in Chromium; screenshots in build/web (docs/web.md).
+web: $(READY)
+	BIN=$(BIN) web_demo/ci.sh
 
 lint: $(READY)
 	$(BIN)/ruff check .

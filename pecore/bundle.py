@@ -72,8 +72,8 @@ def open_bundle(folder: str | Path) -> Bundle:
     return Bundle(folder, manifest)
 
 
-def only_bundle(root: Path = Path("out")) -> Bundle:
-    """The bundle in `root`, where there is exactly one.
+def only_bundle(root: Path = Path("out"), option: str = "--bundle ") -> Bundle:
+    """The bundle in `root`, where there is exactly one. `option`: what goes before its name on the command line.
 
     Raises:
         InputError: there is none, or a choice.
@@ -83,7 +83,7 @@ def only_bundle(root: Path = Path("out")) -> Bundle:
     if len(folders) != 1:
         found = f"{root} holds {len(folders)} bundles" if folders else f"there is no bundle in {root}"
         example = folders[0] if folders else "out/pe_core_base_224"
-        raise InputError(f"{found}; name one with --bundle, as in --bundle {example}")
+        raise InputError(f"{found}; name one, as in {option}{example}")
     return open_bundle(folders[0])
 
 

@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from pecore.cli import (  # noqa: F401  (each registers its verb)
         ablate,
+        bench,
         classify,
         cluster,
         compare,

@@ -70,7 +70,7 @@ def test_the_only_bundle_in_out_is_taken(run, photos, tiny_bundle, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     code, _, stderr = run("classify", photos / "cat" / "0.png")
     assert code == 2
-    assert stderr.splitlines()[-1].startswith("error: there is no bundle in out; name one with --bundle")
+    assert stderr.splitlines()[-1].startswith("error: there is no bundle in out; name one, as in --bundle")
     shutil.copytree(tiny_bundle, tmp_path / "out" / "b")
     assert run("classify", photos / "cat" / "0.png")[0] == 0
 

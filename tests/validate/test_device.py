@@ -47,8 +47,18 @@ def test_right_outputs_pass(report, reference):
     (check,) = device.judge(report, FILES, reference)
     assert check.outcome == "passed"
     assert check.figures["cosine"] == pytest.approx(1, abs=1e-12)
-    assert check.thresholds == THRESHOLDS["gpu fp16", "fp16"]
+    assert check.thresholds == device.thresholds("fp16")["gpu fp16"]
     assert "12.3 ms" in check.detail
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_rounding_and_computing_come_together(precision):
+    """A file that just passes both gates passes here, and not much more does."""
+    limits = device.thresholds(precision)
+    assert limits["cpu"] == THRESHOLDS["cpu", precision]
+    for kind in ("gpu fp16", "gpu fp32"):
+        worst = [1 - THRESHOLDS["cpu", precision]["cosine"], 1 - THRESHOLDS[kind, precision]["correlation"]]
+        assert sum(worst) < 1 - limits[kind]["correlation"] <= 4.01 * max(worst)
 
 
 def test_the_figures_are_computed_again(report, reference):

@@ -1,0 +1,100 @@
+// The page's side of worker.js: one worker for one compiled model, and the choice of its accelerator.
+
+import { choose } from './accelerator.js';
+
+class Engine {
+  #worker = new Worker(new URL('worker.js', import.meta.url));
+  #waiting = new Map();
+  #next = 0;
+
+  constructor() {
+    this.#worker.addEventListener('message', ({ data: { id, result, error } }) => {
+      const { resolve, reject } = this.#waiting.get(id);
+      this.#waiting.delete(id);
+      if (error === undefined) resolve(result);
+      else reject(new Error(error));
+    });
+    this.#worker.addEventListener('error', (event) => {
+      this.#waiting.forEach(({ reject }) => reject(new Error(event.message || 'the worker could not be started')));
+      this.#waiting.clear();
+    });
+  }
+
+  #ask(task, given = {}, transfer = []) {
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(this.#next, { resolve, reject });
+      this.#worker.postMessage({ id: this.#next++, task, ...given }, transfer);
+    });
+  }
+
+  probe() {
+    return this.#ask('probe');
+  }
+
+  /** @param {ArrayBuffer} bytes of a .tflite; given away */
+  async open(bytes, manifest, { accelerator, precision }) {
+    const { input, output } = manifest;
+    Object.assign(this, { accelerator, precision }, await this.#ask('open', { bytes, accelerator, precision, input, output }, [bytes]));
+  }
+
+  /** @returns {Promise<{output: Float32Array, ms: number}>} */
+  run(tensor) {
+    return this.#ask('run', { tensor });
+  }
+
+  /**
+   * @param {Blob|ImageBitmap} picture a bitmap is given away
+   * @returns {Promise<{output: Float32Array, ms: number, preparing: number, width: number, height: number}>}
+   */
+  embed(picture) {
+    return this.#ask('embed', { picture }, picture instanceof ImageBitmap ? [picture] : []);
+  }
+
+  close() {
+    this.#worker.terminate();
+  }
+}
+
+/** What WebGPU offers to a worker here. */
+export async function probeWorker() {
+  const engine = new Engine();
+  try {
+    return await engine.probe();
+  } finally {
+    engine.close();
+  }
+}
+
+/**
+ * A model on exactly this accelerator.
+ * @param {ArrayBuffer} bytes given away
+ * @param {{accelerator: 'webgpu'|'wasm', precision: 'fp16'|'fp32'}} choice
+ */
+export async function openOn(choice, bytes, manifest) {
+  const engine = new Engine();
+  try {
+    await engine.open(bytes, manifest, choice);
+    return engine;
+  } catch (error) {
+    engine.close();
+    throw error;
+  }
+}
+
+/**
+ * A model on the accelerator that is wished for, or, where that fails, on WASM; `reason` says which and why.
+ * @param {'auto'|'webgpu'|'wasm'} wish
+ * @param {() => Promise<ArrayBuffer>} read the .tflite
+ */
+export async function open(wish, read, manifest) {
+  let choice = choose(wish, await probeWorker());
+  let engine;
+  try {
+    engine = await openOn(choice, await read(), manifest);
+  } catch (error) {
+    if (choice.accelerator === 'wasm') throw new Error(`LiteRT.js can’t run this model here: ${error.message}`);
+    choice = { ...choose('wasm', {}), reason: `WebGPU failed: ${error.message}` };
+    engine = await openOn(choice, await read(), manifest);
+  }
+  return Object.assign(engine, { reason: choice.reason });
+}
