@@ -11,7 +11,7 @@ LICENCE = {
 
 def model_card(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     """The card as Markdown."""
-    weights, graph, out = manifest["weights"], manifest["input"], manifest["output"]
+    weights, graph = manifest["weights"], manifest["input"]
     variant, made_by = manifest["variant"], manifest["versions"]["pecore-litert"]
     checksum = weights["sha256"]
     lines = [f"# {manifest['name']}", ""]
@@ -34,8 +34,8 @@ def model_card(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> str:
         "## Input and output",
         "",
         f"Signature `{manifest['signature']}`. Input `{graph['name']}`: {graph['dtype']} {graph['shape']},",
-        f"{graph['layout'].upper()}, RGB in {graph['range']}. Output `{out['name']}`: {out['dtype']} {out['shape']},",
-        f"{out['meaning']}.",
+        f"{graph['layout'].upper()}, RGB in {graph['range']}.",
+        *(f"Output `{o['name']}`: {o['dtype']} {o['shape']}, {o['meaning']}." for o in manifest["outputs"]),
         "",
         f"Preprocessing: {manifest['preprocessing']['summary']}.",
         "",

@@ -19,7 +19,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -43,8 +43,9 @@ SHOWN = 3  # differing keys named in an error
 class Weights:
     """Checked weights of one vision tower and where they are from.
 
-    `state_dict` is timm's (float32, finite, every key and shape as `tower_shapes(variant)` says). It may lie in the
-    memory-mapped `file`, and is not to be written to.
+    `state_dict` is timm's (float32, finite, every key and shape as `tower_shapes(variant)` says, or, for another image
+    size than the trained one, with the positions of `variant.as_trained`). It may lie in the memory-mapped `file`, and
+    is not to be written to.
     """
 
     state_dict: Mapping[str, torch.Tensor]
@@ -72,12 +73,12 @@ def load(variant: Variant, source: str | Path = "hub", *, seed: int = 0, amplitu
     """
     if source == "synthetic":
         return Weights(
-            state_dict=synthetic_state_dict(variant, seed, amplitude),
+            state_dict=synthetic_state_dict(variant.as_trained, seed, amplitude),
             kind="synthetic",
             source=f"synthetic, seed {seed}, massive activations of {amplitude:g}",
             file=None,
             sha256=None,
-            logit_scale=LOGIT_SCALE,
+            logit_scale=LOGIT_SCALE if variant.open_clip_name else None,
             has_text=False,
             seed=seed,
             amplitude=amplitude,
@@ -87,6 +88,16 @@ def load(variant: Variant, source: str | Path = "hub", *, seed: int = 0, amplitu
         revision = path.parent.name  # the cache keeps each file in a folder named by its commit
         return _load_file(variant, path, "hub", f"{variant.vision_repo}@{revision}")
     return _load_file(variant, Path(source), None, str(source))
+
+
+def head_size(path: str | Path) -> int:
+    """Outputs of the head in a local checkpoint of a tower, 0 where it has none: classes, of a fine-tuned one.
+
+    Raises InputError as `load` does.
+    """
+    tensors = read_tensors(Path(path))
+    head = _vision(tensors, _form(tensors, Path(path)), Path(path)).get("head.weight")
+    return 0 if head is None else head.shape[0]
 
 
 def fetch(repo: str, filename: str) -> Path:
@@ -231,8 +242,8 @@ def _vision(
 
 def _check_fit(variant: Variant, state_dict: Mapping[str, torch.Tensor], path: Path) -> None:
     found = {key: tuple(tensor.shape) for key, tensor in state_dict.items()}
-    expected = tower_shapes(variant)
-    if found == expected:
+    expected = tower_shapes(variant.as_trained)
+    if found in (expected, tower_shapes(variant)):
         return
     differences = [
         f"{key} is {list(found[key]) if key in found else 'missing'} instead of {list(shape)}"
@@ -241,9 +252,25 @@ def _check_fit(variant: Variant, state_dict: Mapping[str, torch.Tensor], path: P
     ]
     differences += [f"{key} is unknown" for key in found if key not in expected]
     more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
-    sizes = [other.size for other in VARIANTS if tower_shapes(other) == found]
-    hint = f"it is {sizes[0]}'s, try --size {sizes[0]}" if sizes else f"pass PE-Core {variant.size}'s checkpoint"
+    own = f"PE-{variant.family.title()} {variant.size.removeprefix(f'{variant.family}-')}"
+    fitting = next((other for other in VARIANTS if tower_shapes(other) == found), None)
+    hint = f"pass {own}'s checkpoint"
+    if fitting:
+        flag = "--size" if fitting.family == "core" else "--variant"
+        hint = f"it is {fitting.size}'s, try {flag} {fitting.size}"
+    elif (side := _image_size(variant, found)) and found == tower_shapes(replace(variant, image_size=side)):
+        hint = f"it is for images of {side} pixels, try --image-size {side}"
+    elif found.keys() == expected.keys() and found.get("head.weight") != expected.get("head.weight"):
+        hint = f"for another number of classes, try --timm-model {variant.timm_name.partition('.')[0]}"
     raise InputError(f"{path} does not fit {variant.size} ({'; '.join(differences[:SHOWN])}{more}): {hint}")
+
+
+def _image_size(variant: Variant, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Pixels that a checkpoint's positions are for; 0 where they are no square."""
+    positions = shapes.get("pos_embed", (0, 0))
+    patches = max(0, positions[1] - variant.class_token)
+    grid = math.isqrt(patches)
+    return grid * variant.patch if grid**2 == patches else 0
 
 
 def _float32(key: str, tensor: torch.Tensor, path: Path) -> torch.Tensor:

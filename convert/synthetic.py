@@ -98,10 +98,14 @@ def _add_massive_activations(
     channels = massive_channels(variant, seed)
     values = amplitude * torch.tensor(MASSIVE, dtype=torch.float64)
     first = min(1, variant.depth - 1)
-    state_dict[f"blocks.{first}.mlp.fc2.bias"][channels] = values.float()
+    gamma = state_dict.get(f"blocks.{first}.gamma_2")
+    values_before = values if gamma is None else values / gamma[channels]
+    state_dict[f"blocks.{first}.mlp.fc2.bias"][channels] = values_before.float()
     power = float(values.square().sum()) / variant.width
     norms = {f"blocks.{i}.norm{n}": 2 * i + n - 1 for i in range(first + 1, variant.depth) for n in (1, 2)}
-    for norm, branches in (norms | {"norm": 2 * variant.depth}).items():
+    if variant.final_norm:
+        norms["norm"] = 2 * variant.depth
+    for norm, branches in norms.items():
         ordinary = 1 + BRANCH * branches  # mean square of the other channels
         weight = state_dict[f"{norm}.weight"]
         massive = weight[channels] / max(1.0, amplitude / math.sqrt(ordinary + power))

@@ -1,13 +1,14 @@
 """The table of Perception Encoder variants: the single source of truth for sizes, names and repositories.
 
-Figures: the PE paper (https://arxiv.org/abs/2504.13181), checked row by row against timm's models and open_clip's
-configurations in `tests/convert/test_variants.py`.
+Figures: the PE paper (https://arxiv.org/abs/2504.13181), checked row by row against timm's models and, for core,
+open_clip's configurations in `tests/convert/test_variants.py`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
@@ -21,24 +22,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Variant:
-    """One PE-Core vision tower; `dataclasses.replace(variant, depth=2, image_size=64)` is a small one of the same make.
+    """One PE vision tower; `dataclasses.replace(variant, depth=2, image_size=64)` is a small one of the same make.
 
     Lengths are in channels unless said otherwise; `image_size` and `patch` are in pixels, images are square.
     """
 
-    size: str  # what the user types: B16
+    size: str  # what the user types: B16, spatial-B16
     artefact: str  # folder and file stem of what is written
     timm_name: str  # with the weights' tag
-    open_clip_name: str
+    open_clip_name: str  # of both towers; empty where there is no text tower
     image_size: int
     patch: int
     width: int
     depth: int  # blocks
     heads: int
     mlp_width: int  # hidden channels of a block's MLP; the pool's is 4 * width in every variant
-    embedding_dim: int
+    embedding_dim: int  # outputs of the head; 0 where there is none
     class_token: bool = True
-    pool_heads: int = 8
+    pool_heads: int = 8  # of the attention pool; 0 where there is none
+    final_norm: bool = True  # LayerNorm behind the blocks
+    layer_scale: bool = False
+    trained_size: int | None = None  # pixels that the checkpoint's positions are for, where that is not image_size
+
+    @property
+    def family(self) -> str:
+        """core (image and text), lang (for language models) or spatial (dense features)."""
+        return self.timm_name.split("_")[2]
+
+    @property
+    def name(self) -> str:
+        """Family and size, lower case: core-b16, lang-l14-tiling."""
+        return (self.size if "-" in self.size else f"{self.family}-{self.size}").lower()
+
+    @property
+    def as_trained(self) -> Variant:
+        """The variant of the size that its checkpoint's positions are for."""
+        return replace(self, image_size=self.trained_size, trained_size=None) if self.trained_size else self
 
     @property
     def grid(self) -> int:
@@ -67,9 +86,10 @@ class Variant:
             return (inputs + 1) * outputs
 
         stem = 3 * self.patch**2 * c + (self.tokens + self.class_token) * c + 2 * c
-        block = 4 * c + linear(c, 3 * c) + linear(c, c) + linear(c, m) + linear(m, c)
+        block = (4 + 2 * self.layer_scale) * c + linear(c, 3 * c) + linear(c, c) + linear(c, m) + linear(m, c)
         pool = c + linear(c, c) + linear(c, 2 * c) + linear(c, c) + 2 * c + linear(c, 4 * c) + linear(4 * c, c)
-        return stem + self.depth * block + 2 * c + pool + linear(c, self.embedding_dim)
+        tail = 2 * c * self.final_norm + pool * (self.pool_heads > 0) + linear(c, self.embedding_dim)
+        return stem + self.depth * block + tail
 
     @property
     def vision_repo(self) -> str:
@@ -80,6 +100,40 @@ class Variant:
     def clip_repo(self) -> str:
         """Hub repository of both towers and the logit scale (`open_clip_model.safetensors`, open_clip's keys)."""
         return f"timm/{self.open_clip_name}"
+
+
+def _headless(
+    size: str,
+    artefact: str,
+    timm_name: str,
+    image_size: int,
+    patch: int,
+    width: int,
+    depth: int,
+    heads: int,
+    mlp_width: int,
+    *,
+    class_token: bool = True,
+    layer_scale: bool = False,
+) -> Variant:
+    """lang or spatial: no pool, no final norm, no projection, no text tower."""
+    return Variant(
+        size=size,
+        artefact=artefact,
+        timm_name=timm_name,
+        open_clip_name="",
+        image_size=image_size,
+        patch=patch,
+        width=width,
+        depth=depth,
+        heads=heads,
+        mlp_width=mlp_width,
+        embedding_dim=0,
+        class_token=class_token,
+        pool_heads=0,
+        final_norm=False,
+        layer_scale=layer_scale,
+    )
 
 
 # fmt: off
@@ -96,16 +150,66 @@ VARIANTS: tuple[Variant, ...] = (
                     336, 14, 1024,  24,  16,   4096,    1024),
     Variant("G14", "pe_core_gigantic_448", "vit_pe_core_gigantic_patch14_448.fb", "PE-Core-bigG-14-448",
                     448, 14, 1536,  50,  16,   8960,    1280, class_token=False),
+    #         size               artefact                        timm
+    #                  px patch width depth heads mlp_width
+    _headless("lang-L14",        "pe_lang_large_448",            "vit_pe_lang_large_patch14_448.fb",
+                      448, 14, 1024,  23,  16,   4096, layer_scale=True),
+    _headless("lang-L14-tiling", "pe_lang_large_448_tiling",     "vit_pe_lang_large_patch14_448.fb_tiling",
+                      448, 14, 1024,  23,  16,   4096, layer_scale=True),
+    _headless("lang-G14",        "pe_lang_gigantic_448",         "vit_pe_lang_gigantic_patch14_448.fb",
+                      448, 14, 1536,  47,  16,   8960, layer_scale=True, class_token=False),
+    _headless("lang-G14-tiling", "pe_lang_gigantic_448_tiling",  "vit_pe_lang_gigantic_patch14_448.fb_tiling",
+                      448, 14, 1536,  47,  16,   8960, layer_scale=True, class_token=False),
+    _headless("spatial-T16",     "pe_spatial_tiny_512",          "vit_pe_spatial_tiny_patch16_512.fb",
+                      512, 16,  192,  12,   3,    768),
+    _headless("spatial-S16",     "pe_spatial_small_512",         "vit_pe_spatial_small_patch16_512.fb",
+                      512, 16,  384,  12,   6,   1536),
+    _headless("spatial-B16",     "pe_spatial_base_512",          "vit_pe_spatial_base_patch16_512.fb",
+                      512, 16,  768,  12,  12,   3072),
+    _headless("spatial-L14",     "pe_spatial_large_448",         "vit_pe_spatial_large_patch14_448.fb",
+                      448, 14, 1024,  24,  16,   4096),
+    _headless("spatial-G14",     "pe_spatial_gigantic_448",      "vit_pe_spatial_gigantic_patch14_448.fb",
+                      448, 14, 1536,  50,  16,   8960, layer_scale=True, class_token=False),
 )
 # fmt: on
 
 
-def find(size: str) -> Variant:
-    """The variant called `size` (case does not matter). Raises InputError with the list of sizes when there is none."""
+def find(name: str) -> Variant:
+    """The variant called `name`: a core tower's size (B16), or family and size (core-b16, spatial-B16); case does not
+    matter. Raises InputError with the list when there is none."""
+    wanted = name.strip().lower()
     for variant in VARIANTS:
-        if variant.size == size.strip().upper():
+        if wanted in (variant.size.lower(), variant.name):
             return variant
-    raise InputError(f"unknown size {size!r}: choose one of {', '.join(v.size for v in VARIANTS)}")
+    raise InputError(f"unknown size {name!r}: choose one of {', '.join(v.size for v in VARIANTS)}")
+
+
+def find_timm(name: str) -> Variant:
+    """The variant that timm calls `name`, with or without the weights' tag. Raises InputError when there is none."""
+    for variant in VARIANTS:
+        if name.strip() in (variant.timm_name, variant.timm_name.partition(".")[0]):
+            return variant
+    names = ", ".join(dict.fromkeys(v.timm_name.partition(".")[0] for v in VARIANTS))
+    raise InputError(f"{name!r} is no Perception Encoder of timm's: choose one of {names}")
+
+
+def resized(variant: Variant, image_size: int) -> Variant:
+    """`variant` for images of another size: its positions are interpolated as timm does it (`build_tower`), and its
+    artefact's name carries the size.
+
+    Raises:
+        InputError: not a positive multiple of the patch size.
+    """
+    if image_size == variant.image_size:
+        return variant
+    if image_size <= 0 or image_size % variant.patch:
+        nearest = max(1, round(image_size / variant.patch)) * variant.patch
+        raise InputError(
+            f"image size {image_size} is not a positive multiple of {variant.size}'s patch size {variant.patch}: "
+            f"try --image-size {nearest}"
+        )
+    artefact = re.sub(r"_\d+", f"_{image_size}", variant.artefact)
+    return replace(variant, image_size=image_size, artefact=artefact, trained_size=variant.as_trained.image_size)
 
 
 def build_tower(
@@ -117,17 +221,22 @@ def build_tower(
 ) -> Eva:
     """timm's own tower for `variant`, in eval mode, without gradients and without any download.
 
-    Maps images [n, 3, image_size, image_size] to embeddings [n, embedding_dim] *before* L2 normalisation.
+    Maps images [n, 3, image_size, image_size] to embeddings [n, embedding_dim] *before* L2 normalisation; without a
+    head, to the mean of the patch tokens.
 
     With `state_dict` (timm's keys, all of them: a mismatch raises RuntimeError) the tower takes over those tensors
     instead of initialising its own, so it costs no second copy of the weights; where neither dtype nor device
-    changes they stay shared, and neither side may be written to. Without it, timm's untrained initialisation.
+    changes they stay shared, and neither side may be written to. Positions for `variant.trained_size` are interpolated
+    as timm does it (bicubic, antialiased). Without `state_dict`, timm's untrained initialisation.
     """
     if state_dict is None:
         tower = _create(variant, variant.depth, device)
     else:
         tower = _create(variant, variant.depth, "meta")
-        tower.load_state_dict({k: v.to(device, dtype) for k, v in state_dict.items()}, strict=True, assign=True)
+        tensors = dict(state_dict)
+        if variant.trained_size and "pos_embed" in tensors:
+            tensors["pos_embed"] = _interpolated(tensors["pos_embed"], variant)
+        tower.load_state_dict({k: v.to(device, dtype) for k, v in tensors.items()}, strict=True, assign=True)
         # The RoPE tables are no part of a state dict; a tower without blocks computes the same ones.
         tower.rope = _create(variant, 0, device).rope
     return tower.to(dtype).eval().requires_grad_(False)
@@ -137,6 +246,12 @@ def build_tower(
 def tower_shapes(variant: Variant) -> Mapping[str, tuple[int, ...]]:
     """Key -> shape of the state dict that `build_tower(variant)` takes."""
     return {key: tuple(t.shape) for key, t in _create(variant, variant.depth, "meta").state_dict().items()}
+
+
+def _interpolated(positions: torch.Tensor, variant: Variant) -> torch.Tensor:
+    from timm.layers import resample_abs_pos_embed
+
+    return resample_abs_pos_embed(positions, [variant.grid] * 2, num_prefix_tokens=int(variant.class_token))
 
 
 def _create(variant: Variant, depth: int, device: str | torch.device) -> Eva:
@@ -151,7 +266,7 @@ def _create(variant: Variant, depth: int, device: str | torch.device) -> Eva:
             depth=depth,
             num_heads=variant.heads,
             mlp_ratio=variant.mlp_width / variant.width,
-            attn_pool_num_heads=variant.pool_heads,
+            attn_pool_num_heads=variant.pool_heads or None,
             num_classes=variant.embedding_dim,
         )
     return cast("Eva", tower)

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 
 from convert import bundle, parts
 from convert.card import model_card
@@ -14,9 +14,10 @@ from convert.checkpoint import Weights
 from convert.export import export_tflite
 from convert.fingerprint import fingerprint
 from convert.quantize import PRECISIONS, quantize
-from convert.variants import Variant, build_tower
+from convert.variants import Variant, build_tower, find_timm
 from pecore.errors import GateError, InputError
 from pecore.preprocess import preprocess
+from rewrites.output import OUTPUTS, Output
 from rewrites.tower import INPUT_LAYOUTS, INPUT_RANGES, Scales, rewrite
 from validate import device, exactness, gates, headroom, report
 from validate.gates import Check
@@ -41,13 +42,17 @@ PREPROCESSING = {
 class Options:
     """What a conversion is to make.
 
-    precisions: of the files to keep. gpu: `auto` runs the GPU gate where there is an adapter, `require` insists, `skip`
-    leaves it out.
+    precisions: of the files to keep. output, layer: as `rewrites.Output` takes them; `default_output` where None, and
+    features where only a layer is given. batch: images that the graph takes at once. gpu: `auto` runs the GPU gate
+    where there is an adapter, `require` insists, `skip` leaves it out.
     gpu_images: how many of the photographs go through the GPU gate (a software driver takes half a minute for each).
     runtime: the LiteRT version whose rules apply. images: a folder of photographs; scikit-image's own where None.
     """
 
     precisions: Sequence[str] = ("fp16",)
+    output: str | None = None
+    layer: int | None = None
+    batch: int = 1
     input_layout: str = "nchw"
     input_range: str = "-1..1"
     gpu: str = "auto"
@@ -58,6 +63,7 @@ class Options:
     def __post_init__(self) -> None:
         for name, values, known in (
             ("precision", self.precisions, PRECISIONS),
+            ("output", [self.output or OUTPUTS[0]], OUTPUTS),
             ("input layout", [self.input_layout], INPUT_LAYOUTS),
             ("input range", [self.input_range], tuple(INPUT_RANGES)),
             ("gpu choice", [self.gpu], ("auto", "require", "skip")),
@@ -67,6 +73,8 @@ class Options:
                 raise InputError(
                     f"unknown {name} {', '.join(unknown) or 'list: it is empty'}; choose from {', '.join(known)}"
                 )
+        if self.batch < 1:
+            raise InputError(f"a batch of {self.batch} holds no image: give --batch 1 or more")
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,44 @@ class Result:
     checks: Sequence[Check]
     manifest: dict[str, Any]
     report: dict[str, Any]
+
+
+def default_output(variant: Variant) -> str:
+    """What a variant is converted for: features without a head, logits with a head of its own, else the embedding."""
+    if not variant.embedding_dim:
+        return "features"
+    return "embedding" if variant.embedding_dim == find_timm(variant.timm_name).embedding_dim else "logits"
+
+
+def chosen_output(variant: Variant, options: Options) -> Output:
+    """The output that `options` ask of `variant`.
+
+    Raises:
+        InputError: it has none of that kind, or no such layer.
+    """
+    by_default = default_output(variant) if options.layer is None else "features"
+    kind = options.output or by_default
+    if not variant.embedding_dim and kind != "features":
+        raise InputError(f"{variant.size} has no pooling and no head to give {kind}: choose --output features")
+    try:
+        output = Output(kind, options.layer)
+        output.block(variant.depth)
+    except ValueError as error:
+        raise InputError(f"{error} (--output, --layer)") from error
+    return output
+
+
+def bundle_name(variant: Variant, options: Options) -> str:
+    """Stem of the files, and the bundle's folder: the variant's artefact, and what is not as usual."""
+    output = chosen_output(variant, options)
+    layered = output.has_features and not output.final(variant.depth)
+    usual = "embedding" if find_timm(variant.timm_name).embedding_dim else "features"
+    parts = [
+        f"_{output.kind}" if output.kind != usual else "",
+        f"_layer{output.block(variant.depth)}" if layered else "",
+        f"_batch{options.batch}" if options.batch > 1 else "",
+    ]
+    return variant.artefact + "".join(parts)
 
 
 def convert(
@@ -97,6 +143,7 @@ def convert(
         InputError: what was given can't be used; nothing is left behind.
         GateError: `gpu` is `require` and there is no adapter; nothing is left behind either.
     """
+    output, name = chosen_output(variant, options), bundle_name(variant, options)
     with bundle.staging(target) as staged:
         if options.gpu == "require" and probe() is None:
             raise GateError(f"--require-gpu, but there is no GPU adapter: {NO_ADAPTER_REMEDY}")
@@ -104,33 +151,38 @@ def convert(
         images = [torch.from_numpy(preprocess(image, variant.image_size)) for _, image in shots]
         stage(f"measuring headroom on {len(shots)} photographs")
         model = build_tower(variant, weights.state_dict)
-        scales, reductions = headroom.fit_scales(model, images)
+        scales, reductions = headroom.fit_scales(model, images, output)
         checks = [gates.headroom_gate(reductions)]
-        title = f"{variant.artefact}, {'SYNTHETIC weights: ' if weights.synthetic else ''}{weights.source}"
+        title = f"{name}, {'SYNTHETIC weights: ' if weights.synthetic else ''}{weights.source}"
         plot_headroom(reductions, scales, staged.folder / HEADROOM_PLOT, f"{title}; {len(shots)} photographs")
         stage("computing the reference in PyTorch")
-        with torch.no_grad():
-            reference = [{"embedding": F.normalize(model(image), dim=-1).numpy()} for image in images]
         layout, value_range = options.input_layout, options.input_range
-        inputs = [
-            {"image": preprocess(image, variant.image_size, layout=layout, value_range=value_range)}  # type: ignore[arg-type]
-            for _, image in shots
-        ]
-        files = {p: staged.folder / f"{variant.artefact}_{p}.tflite" for p in dict.fromkeys(options.precisions)}
+        with torch.no_grad():
+            found = [exactness.timm_outputs(model, image, output, layout == "nhwc") for image in images]
+        reference = _batches([{name: t.numpy() for name, t in sample.items()} for sample in found], options.batch)
+        inputs = _batches(
+            [
+                {"image": preprocess(image, variant.image_size, layout=layout, value_range=value_range)}  # type: ignore[arg-type]
+                for _, image in shots
+            ],
+            options.batch,
+        )
+        files = {p: staged.folder / f"{name}_{p}.tflite" for p in dict.fromkeys(options.precisions)}
         for keep_norm_weights in sorted({p == "int8" for p in files}):
             form = "tower with norm weights kept" if keep_norm_weights else "tower"
             stage(f"comparing the {form} with timm in float64")
-            difference = exactness.max_difference(model, scales, images[0], keep_norm_weights)
+            difference = exactness.max_difference(model, scales, images[0], keep_norm_weights, output)
             checks.append(gates.exact_gate(difference, form))
             made = {p: path for p, path in files.items() if (p == "int8") == keep_norm_weights}
             tower = rewrite(
                 model,
                 scales,
+                output=output,
                 input_layout=layout,
                 input_range=value_range,
                 keep_norm_weights=keep_norm_weights,
             )
-            _export(tower, torch.from_numpy(inputs[0]["image"]), made, staged.folder, stage)
+            _export(tower, torch.from_numpy(inputs[0]["image"]), made, output.names, staged.folder, stage)
         del model, tower
 
         for precision, path in files.items():
@@ -140,17 +192,50 @@ def convert(
             some = slice(options.gpu_images)
             checks += [check, *gates.gpu_gates(path, precision, inputs[some], outputs[some], options.gpu, stage)]
         save_reference(staged.folder / REFERENCE, inputs[: options.gpu_images], reference[: options.gpu_images])
-        names = [name for name, _ in shots]
-        return _finish(variant, weights, options, scales, staged, files, checks, names, stage)
+        about = {
+            "input": {
+                "name": "image",
+                "dtype": "float32",
+                "shape": list(inputs[0]["image"].shape),
+                "layout": layout,
+                "range": value_range,
+            },
+            "outputs": [_about_output(output, variant, n, reference[0][n]) for n in output.names],
+        }
+        photos = [shot for shot, _ in shots]
+        return _finish(variant, weights, options, output, scales, staged, files, checks, about, photos, stage)
+
+
+def _batches(samples: list[dict[str, np.ndarray]], size: int) -> list[dict[str, np.ndarray]]:
+    """Samples in batches; the last is filled up from the front."""
+    if size == 1:
+        return samples
+    rows = [[samples[(start + i) % len(samples)] for i in range(size)] for start in range(0, len(samples), size)]
+    return [{name: np.concatenate([row[name] for row in batch]) for name in batch[0]} for batch in rows]
+
+
+def _about_output(output: Output, variant: Variant, name: str, array: np.ndarray) -> dict[str, Any]:
+    if name == "features":
+        block, last = output.block(variant.depth), output.final(variant.depth)
+        normed = ", through the final norm" if last and variant.final_norm else ""
+        meaning = f"the patch tokens behind block {block} of 0 to {variant.depth - 1}{normed}, as a map"
+    else:
+        meaning = "the image's embedding, L2-normalised" if name == "embedding" else "the head's output, as it is"
+    return {"name": name, "dtype": "float32", "shape": list(array.shape), "meaning": meaning}
 
 
 def _export(
-    tower: torch.nn.Module, image: torch.Tensor, files: dict[str, Path], folder: Path, stage: Callable[[str], None]
+    tower: torch.nn.Module,
+    image: torch.Tensor,
+    files: dict[str, Path],
+    outputs: tuple[str, ...],
+    folder: Path,
+    stage: Callable[[str], None],
 ) -> None:
     """Write `tower` in each of the precisions asked for."""
     source = files.get("fp32", folder / "source.tflite")
     stage("converting to float32 .tflite")
-    export_tflite(tower, {"image": image}, source)
+    export_tflite(tower, {"image": image}, source, outputs)
     for precision in files:
         if precision != "fp32":
             stage(f"quantizing to {precision}")
@@ -170,16 +255,17 @@ def _finish(
     variant: Variant,
     weights: Weights,
     options: Options,
+    output: Output,
     scales: Scales,
     staged: bundle.Staging,
     files: dict[str, Path],
     checks: list[Check],
+    tensors: dict[str, Any],
     images: list[str],
     stage: Callable[[str], None],
 ) -> Result:
     ops = {c.subject: c.figures["ops"] for c in checks if c.gate == "graph"}
-    side = variant.image_size
-    about = {"name": variant.artefact, "weights": about_weights(weights)}
+    about = {"name": bundle_name(variant, options), "weights": about_weights(weights)}
     manifest = {
         "format": 1,
         **about,
@@ -189,26 +275,22 @@ def _finish(
             for precision, path in files.items()
         },
         "signature": SIGNATURE,
-        "input": {
-            "name": "image",
-            "dtype": "float32",
-            "shape": [1, 3, side, side] if options.input_layout == "nchw" else [1, side, side, 3],
-            "layout": options.input_layout,
-            "range": options.input_range,
-        },
-        "output": {
-            "name": "embedding",
-            "dtype": "float32",
-            "shape": [1, variant.embedding_dim],
-            "meaning": "the image's embedding, L2-normalised",
-        },
+        "input": tensors["input"],
+        "output": tensors["outputs"][0],
+        "outputs": tensors["outputs"],
+        "tower_output": asdict(output),
         "preprocessing": PREPROCESSING,
-        "logit_scale": weights.logit_scale,
+        "logit_scale": weights.logit_scale if output.names[0] == "embedding" else None,
         "prompt_templates": [],
         "scales": asdict(scales),
         "self_test": {
             "reference": {"name": REFERENCE, **parts.file_entry(staged.folder / REFERENCE)},
-            "thresholds": {path.name: device.thresholds(precision) for precision, path in files.items()},
+            "thresholds": {
+                path.name: {
+                    kind: dict(gates.limits(kind, precision, output.names[0] == "embedding")) for kind in device.KINDS
+                }
+                for precision, path in files.items()
+            },
         },
         "versions": report.versions(),
         "gates": [

@@ -1,0 +1,13 @@
+"""Rewrites that take a timm ViT of the Eva family to a phone's GPU.
+
+    from rewrites import rewrite
+
+    tower = rewrite(timm.create_model("vit_pe_core_base_patch16_224.fb", pretrained=True))
+
+Pure torch, no I/O; docs/rewrites.md has the reasons.
+"""
+
+from .output import OUTPUTS, Output
+from .tower import Scales, UnsupportedTowerError, rewrite
+
+__all__ = ["OUTPUTS", "Output", "Scales", "UnsupportedTowerError", "rewrite"]

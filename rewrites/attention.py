@@ -62,7 +62,7 @@ class Attention(nn.Module):
         q, k, v = zip(*(t.chunk(3) for t in after_norm(fused_qkv(attention), norm, keep_weight)))
         self.head_dim = q[0].shape[0] // self.heads
         q = tuple(t * attention.scale for t in q)
-        if rope is not None and not interleaved:
+        if rope is not None and not interleaved and not getattr(rope, "halves", False):
             q, k = (tuple(bake(t, self.heads) for t in pair) for pair in (q, k))
         self.qkv = as_linear(Affine(*(torch.cat(parts) for parts in zip(q, k, v))), dtype)
         self.rope = rope
@@ -70,7 +70,7 @@ class Attention(nn.Module):
         self.proj = out
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[1, 1, N, C]` -> `[1, 1, N, C]`."""
+        """`[B, 1, N, C]` -> the same."""
         tokens, heads = x.shape[-2], self.heads
         qkv = self.qkv(x).reshape(x.shape[0], tokens, 3 * heads, self.head_dim).permute(0, 2, 1, 3)
         qk, v = qkv[:, : 2 * heads], qkv[:, 2 * heads :]

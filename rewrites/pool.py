@@ -63,8 +63,41 @@ class AttentionPool(nn.Module):
         self.fc2 = as_linear(scaled(from_linear(pool.mlp.fc2), scale), dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[1, 1, N, C]` -> `[1, 1, C]`."""
+        """`[B, 1, N, C]` -> `[B, 1, C]`."""
         attention = self.softmax(self.scores(x).transpose(2, 3))
         x = (self.value(self.pooled(attention, x)) * self.mask).sum(2)
         x = self.proj(x)
         return x + self.fc2(self.act(self.fc1(self.norm(x))))
+
+
+class MeanPool(nn.Module):
+    """The mean of the patch tokens, first across the grid, then down.
+
+    The wall: a sum over all tokens of a massive activation passes fp16's 65504, and one reduction over several axes has
+    gone wrong on phones. Exact because: the rows of a grid are equally long, so the mean of their means is the mean.
+
+    Args:
+        grid: patches (down, across).
+        prefix: number of leading tokens (class, registers), left out.
+        scale: power of two that the tokens carry.
+    """
+
+    def __init__(self, grid: tuple[int, int], prefix: int, scale: float):
+        super().__init__()
+        self.grid, self.prefix, self.scale = grid, prefix, scale
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Tokens `[B, 1, N, C]` -> patches on their grid, `[B, H, W, C]`."""
+        x = x[:, :, self.prefix :] if self.prefix else x
+        return x.reshape(x.shape[0], *self.grid, x.shape[-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, 1, N, C]` -> `[B, 1, C]`."""
+        return self.rows(x).mean(2).mean(1, keepdim=True)
+
+
+class TokenPool(nn.Module):
+    """The first token, `[B, 1, N, C]` -> `[B, 1, C]`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, 0, :1]

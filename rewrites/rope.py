@@ -12,6 +12,8 @@ with constant tables; the class token gets cos = 1, sin = 0 and needs no slicing
 one FULLY_CONNECTED (SLICE, SLICE, CONCATENATION would be three ops).
 
 Exact because: q and k are permuted alike and meet only in their inner product; a permutation matrix adds zeros.
+
+Towers that rotate halves to begin with (DINOv3) need no permutation: `halves=True`, and q and k as they are.
 """
 
 import torch
@@ -30,20 +32,22 @@ def bake(rows: Tensor, heads: int) -> Tensor:
 
 
 class HalfRotation(nn.Module):
-    """RoPE on heads whose channels are in `half_split` order.
+    """RoPE on heads whose pairs sit half a head apart.
 
     Args:
-        sin, cos: `[patches, d]`, interleaved pairs as timm makes them.
+        sin, cos: `[patches, d]`, as timm makes them.
         prefix: number of leading tokens (class, registers) that are not rotated.
+        halves: the tables are for such heads already, and not for interleaved pairs.
     """
 
     sin: Tensor
     cos: Tensor
 
-    def __init__(self, sin: Tensor, cos: Tensor, prefix: int):
+    def __init__(self, sin: Tensor, cos: Tensor, prefix: int, halves: bool = False):
         super().__init__()
         head_dim = sin.shape[-1]
-        order = half_split(head_dim)
+        self.halves = halves
+        order = torch.arange(head_dim) if halves else half_split(head_dim)
         sign = torch.cat((-sin.new_ones(head_dim // 2), sin.new_ones(head_dim // 2)))
         unrotated = sin.new_zeros(prefix, head_dim)
         self.register_buffer("sin", torch.cat((unrotated, sin[:, order] * sign))[None, None])

@@ -1,8 +1,12 @@
 """The rewritten tower: timm's Perception Encoder vision tower with every wall gone, same numbers.
 
-The residual stream is [1, 1, N, C], carries the power of two `Scales.stream` and has no mean over channels (`norm.py`
-says why); the weights of its producers (patch embedding or norm_pre, every attn.proj and mlp.fc2) see to both. Each
-rewrite is in a file of its own; this one decides what is folded where.
+The residual stream is [B, 1, N, C], carries the power of two `Scales.stream` and has no mean over channels (`norm.py`
+says why; but for towers that show it, `output.py`); the weights of its producers (patch embedding or norm_pre, every
+attn.proj and mlp.fc2, LayerScale in them) see to both. Each rewrite is in a file of its own; this one decides what is
+folded where.
+
+Nothing here is special to the Perception Encoder: any timm `Eva` tower of pre-norm blocks goes through, with GELU or
+gated MLPs, with RoPE or without.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +20,8 @@ from torch import Tensor, nn
 from .attention import Attention
 from .fold import Affine, after_norm, as_linear, centred, from_linear, norm_affine, scaled
 from .norm import ScaledLayerNorm, UnitNorm
-from .pool import AttentionPool
+from .output import FeatureMap, Output
+from .pool import AttentionPool, MeanPool, TokenPool
 from .rope import HalfRotation
 
 INPUT_RANGES: Mapping[str, tuple[float, float]] = {
@@ -50,13 +55,18 @@ class Scales:
 
 
 class Stem(nn.Module):
-    """Image to the first residual stream: patch embedding, class token and positions, norm_pre."""
+    """Image to the first residual stream: patch embedding, class token and positions, norm_pre.
+
+    centre: take the stream's mean over channels out.
+    """
 
     table: Tensor
 
-    def __init__(self, model: Any, scales: Scales, layout: str, pixel_range: str, dtype: torch.dtype):
+    def __init__(
+        self, model: Any, scales: Scales, layout: str, pixel_range: str, dtype: torch.dtype, centre: bool = True
+    ):
         super().__init__()
-        self.nhwc = layout == "nhwc"
+        self.nhwc, self.centre = layout == "nhwc", centre
         conv = model.patch_embed.proj
         plain_norm = isinstance(model.norm_pre, nn.Identity)
         scale = scales.stream if plain_norm else scales.stem
@@ -64,7 +74,9 @@ class Stem(nn.Module):
         factor, offset = INPUT_RANGES[pixel_range]
         kernel = conv.weight.detach().double()
         bias = offset * kernel.sum((1, 2, 3)) + (0.0 if conv.bias is None else conv.bias.detach().double())
-        rows, bias = centred(Affine(kernel.flatten(1) * factor * scale, bias * scale))
+        centre_here = centre or not plain_norm  # norm_pre ignores the mean, whoever reads the stream
+        patch = Affine(kernel.flatten(1) * factor * scale, bias * scale)
+        rows, bias = centred(patch) if centre_here else patch
 
         prefix = [t.detach().double() for t in (model.cls_token, model.reg_token) if t is not None]
         self.prefix: int = model.num_prefix_tokens
@@ -73,7 +85,7 @@ class Stem(nn.Module):
         if model.pos_embed is not None:
             positions = model.pos_embed.detach().double()
             table = table + F.pad(positions, (0, 0, table.shape[1] - positions.shape[1], 0))
-        table = (table - table.mean(-1, keepdim=True)) * scale
+        table = (table - table.mean(-1, keepdim=True) if centre_here else table) * scale
         table[:, self.prefix :] += bias  # one ADD for position, class token and the convolution's bias
 
         self.conv = nn.Conv2d(3, kernel.shape[0], conv.kernel_size, conv.stride, bias=False, dtype=dtype)
@@ -87,10 +99,10 @@ class Stem(nn.Module):
             weight, bias = norm_affine(model.norm_pre)
             self.norm_pre = stream_norm(model, "norm_pre", scales, dtype, scale=scale)
             self.register_buffer("weight", (weight * scales.stream).to(dtype))
-            self.register_buffer("bias", ((bias - bias.mean()) * scales.stream).to(dtype))
+            self.register_buffer("bias", ((bias - bias.mean() if centre else bias) * scales.stream).to(dtype))
 
     def forward(self, image: Tensor) -> Tensor:
-        """`[1, 3, H, W]` or `[1, H, W, 3]` -> `[1, 1, N, C]`."""
+        """`[B, 3, H, W]` or `[B, H, W, 3]` -> `[B, 1, N, C]`."""
         if self.nhwc:
             image = image.permute(0, 3, 1, 2)
         patches = self.conv(image).permute(0, 2, 3, 1)
@@ -100,12 +112,12 @@ class Stem(nn.Module):
         x = x + self.table
         if self.norm_pre is not None:
             x = self.norm_pre(x) * self.weight
-            x = x - x.mean(-1, keepdim=True) + self.bias
+            x = (x - x.mean(-1, keepdim=True) if self.centre else x) + self.bias
         return x
 
 
 class Mlp(nn.Module):
-    """Standardised tokens in, the MLP branch's addition to the residual stream out: `[1, 1, N, C]` both."""
+    """Standardised tokens in, the MLP branch's addition to the residual stream out: `[B, 1, N, C]` both."""
 
     def __init__(self, fc1: nn.Linear, act: nn.Module, fc2: nn.Linear):
         super().__init__()
@@ -115,8 +127,19 @@ class Mlp(nn.Module):
         return self.fc2(self.act(self.fc1(x)))
 
 
+class GatedMlp(nn.Module):
+    """SwiGLU: fc2(silu(gate(x)) * value(x)), as `Mlp`. timm packs gate and value into one Linear or has two."""
+
+    def __init__(self, gate: nn.Linear, value: nn.Linear, fc2: nn.Linear):
+        super().__init__()
+        self.gate, self.value, self.act, self.fc2 = gate, value, nn.SiLU(), fc2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.gate(x)) * self.value(x))
+
+
 class Block(nn.Module):
-    """A pre-norm transformer block on the scaled, mean-free stream: `[1, 1, N, C]` -> the same."""
+    """A pre-norm transformer block on the scaled, mean-free stream: `[B, 1, N, C]` -> the same."""
 
     def __init__(self, norm1: nn.Module, attn: nn.Module, norm2: nn.Module, mlp: nn.Module):
         super().__init__()
@@ -128,29 +151,61 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """Projection to the embedding and its L2 normalisation: `[1, 1, C]` -> `[1, D]`."""
+    """Projection to the embedding and its L2 normalisation, or to logits: `[B, 1, C]` -> `[B, D]`."""
 
-    def __init__(self, proj: nn.Linear):
+    def __init__(self, proj: nn.Linear, unit: bool = True):
         super().__init__()
-        self.proj, self.normalize = proj, UnitNorm()
+        self.proj, self.normalize = proj, UnitNorm() if unit else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.normalize(self.proj(x.flatten(1)))
 
 
 class Tower(nn.Module):
-    """Image `[1, 3, H, W]` (or NHWC) float -> embedding `[1, D]` with L2 norm 1."""
+    """Image `[B, 3, H, W]` (or NHWC) float -> what its `Output` says: a tensor, or a tuple of two.
 
-    def __init__(self, stem: nn.Module, blocks: Sequence[nn.Module], norm: nn.Module, pool: nn.Module, head: nn.Module):
+    Args:
+        norm, pool, fc_norm, head: what follows the blocks, in this order; None where the output does without.
+        features: makes the map of patch tokens, or None.
+        layer: index of the block that `features` reads, raw; None for what leaves `norm`.
+    """
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        blocks: Sequence[nn.Module],
+        norm: nn.Module,
+        pool: nn.Module | None = None,
+        head: nn.Module | None = None,
+        *,
+        fc_norm: nn.Module | None = None,
+        features: nn.Module | None = None,
+        layer: int | None = None,
+    ):
         super().__init__()
         self.stem, self.blocks = stem, nn.ModuleList(blocks)
-        self.norm, self.pool, self.head = norm, pool, head
+        self.norm, self.pool, self.fc_norm, self.head = norm, pool, fc_norm, head
+        self.features, self.layer = features, layer
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         x = self.stem(image)
-        for block in self.blocks:
+        shown = None
+        for i, block in enumerate(self.blocks):
             x = block(x)
-        return self.head(self.pool(self.norm(x)))
+            if i == self.layer:
+                shown = x
+        return self.end(x, shown)
+
+    def end(self, x: Tensor, shown: Tensor | None) -> Tensor | tuple[Tensor, ...]:
+        """The outputs, from the residual stream behind the last block, and behind `layer`."""
+        x = self.norm(x)
+        out = []
+        if self.pool is not None and self.head is not None:
+            pooled = self.pool(x)
+            out.append(self.head(pooled if self.fc_norm is None else self.fc_norm(pooled)))
+        if self.features is not None:
+            out.append(self.features(x if shown is None else shown))
+        return out[0] if len(out) == 1 else tuple(out)
 
 
 def rotation(model: Any, dtype: torch.dtype) -> HalfRotation | None:
@@ -158,14 +213,15 @@ def rotation(model: Any, dtype: torch.dtype) -> HalfRotation | None:
     if model.rope is None:
         return None
     sin, cos = model.rope.get_embed().detach().to(dtype).chunk(2, -1)
-    return HalfRotation(sin, cos, model.num_prefix_tokens)
+    return HalfRotation(sin, cos, model.num_prefix_tokens, halves=model.rope.rotate_half)
 
 
-def branch_out(linear: nn.Linear, gamma: Tensor | None, stream: float) -> Affine:
-    """A residual branch's last Linear: LayerScale folded in, centred over its output channels, carrying the stream's
-    scale."""
+def branch_out(linear: nn.Linear, gamma: Tensor | None, stream: float, centre: bool = True) -> Affine:
+    """A residual branch's last Linear: LayerScale folded in, centred over its output channels (unless the stream keeps
+    its mean), carrying the stream's scale."""
     out = from_linear(linear)
-    return scaled(centred(out if gamma is None else scaled(out, gamma)), stream)
+    out = out if gamma is None else scaled(out, gamma)
+    return scaled(centred(out) if centre else out, stream)
 
 
 def token_count(model: Any) -> int:
@@ -180,16 +236,16 @@ def stream_norm(
     dtype: torch.dtype,
     keep_weight: bool = False,
     scale: float | None = None,
+    centred: bool = True,
 ) -> ScaledLayerNorm:
     """The rewrite of the LayerNorm called `name` in the model, for the residual stream (or another tensor that carries
     `scale`)."""
     norm = model.get_submodule(name)
     eps: float = norm.eps
-    rows = (1, 1, token_count(model), 1)
+    rows = (1, 1, 1) if name == "fc_norm" else (1, 1, token_count(model), 1)
     weight = norm_affine(norm)[0] if keep_weight else None
-    return ScaledLayerNorm(
-        eps, scale or scales.stream, scales.gains.get(name, 1.0), rows=rows, weight=weight, dtype=dtype
-    )
+    gain = scales.gains.get(name, 1.0)
+    return ScaledLayerNorm(eps, scale or scales.stream, gain, centred=centred, rows=rows, weight=weight, dtype=dtype)
 
 
 def rewrite_block(
@@ -199,49 +255,100 @@ def rewrite_block(
     scales: Scales,
     dtype: torch.dtype = torch.float32,
     keep_norm_weights: bool = False,
+    centre: bool = True,
 ) -> Block:
     """Block `index` of a timm tower -> `Block`. Apart from the rest of the tower, so that a large one can be checked
-    block by block."""
+    block by block. `centre`: the residual stream has no mean."""
     name = f"blocks.{index}"
     block = model.get_submodule(name)
     check_block(block, name)
     attn, mlp = block.attn, block.mlp
-    out = as_linear(branch_out(attn.proj, block.gamma_1, scales.stream), dtype)
-    fc1 = as_linear(after_norm(from_linear(mlp.fc1), block.norm2, keep_norm_weights), dtype)
-    fc2 = as_linear(branch_out(mlp.fc2, block.gamma_2, scales.stream), dtype)
+    out = as_linear(branch_out(attn.proj, block.gamma_1, scales.stream, centre), dtype)
+    fc1 = [as_linear(after_norm(part, block.norm2, keep_norm_weights), dtype) for part in mlp_inputs(mlp)]
+    fc2 = as_linear(branch_out(mlp.fc2, block.gamma_2, scales.stream, centre), dtype)
     return Block(
-        stream_norm(model, f"{name}.norm1", scales, dtype, keep_norm_weights),
+        stream_norm(model, f"{name}.norm1", scales, dtype, keep_norm_weights, centred=centre),
         Attention(attn, block.norm1, rope, out, dtype, keep_norm_weights),
-        stream_norm(model, f"{name}.norm2", scales, dtype, keep_norm_weights),
-        Mlp(fc1, nn.GELU(), fc2),
+        stream_norm(model, f"{name}.norm2", scales, dtype, keep_norm_weights, centred=centre),
+        Mlp(fc1[0], nn.GELU(), fc2) if len(fc1) == 1 else GatedMlp(fc1[0], fc1[1], fc2),
     )
+
+
+def mlp_inputs(mlp: Any) -> list[Affine]:
+    """What an MLP of timm's does first: one Linear, or a gate and a value."""
+    kind = type(mlp).__name__
+    if kind == "SwiGLU":
+        return [from_linear(mlp.fc1_g), from_linear(mlp.fc1_x)]
+    fc1 = from_linear(mlp.fc1)
+    if kind == "Mlp":
+        return [fc1]
+    halves = [Affine(*half) for half in zip(*(t.chunk(2) for t in fc1))]
+    return halves[::-1] if mlp.gate_last else halves
 
 
 def rewrite_tail(
-    model: Any, scales: Scales, dtype: torch.dtype = torch.float32, keep_norm_weights: bool = False
-) -> tuple[ScaledLayerNorm, AttentionPool, Head]:
-    """What follows the blocks: final norm, attention pooling, projection."""
-    head = scaled(from_linear(model.head), scales.head)
-    return (
-        stream_norm(model, "norm", scales, dtype, keep_norm_weights),
-        AttentionPool(model.attn_pool, model.norm, scales.pool, dtype, keep_norm_weights),
-        Head(as_linear(Affine(head.weight / scales.pool, head.bias), dtype)),
-    )
+    model: Any,
+    scales: Scales,
+    output: Output,
+    channels_last: bool = False,
+    dtype: torch.dtype = torch.float32,
+    keep_norm_weights: bool = False,
+) -> dict[str, Any]:
+    """What follows the blocks, as `Tower` takes it."""
+    depth, centre, keep = len(model.blocks), not output.shows_stream(model), keep_norm_weights
+    grid, prefix = model.patch_embed.grid_size, model.num_prefix_tokens
+    unnormed = isinstance(model.norm, nn.Identity)
+    parts: dict[str, Any] = {"norm": nn.Identity()}
+    if not unnormed and (output.has_head or output.final(depth)):
+        parts["norm"] = stream_norm(model, "norm", scales, dtype, keep, centred=centre)
+    if output.has_head:
+        carried = scales.stream if unnormed else 1.0  # by what is pooled
+        before, kept = model.norm, keep  # the norm whose affine part the head takes
+        if model.attn_pool is not None:
+            parts["pool"] = AttentionPool(model.attn_pool, model.norm, scales.pool, dtype, keep)
+            before, carried = nn.Identity(), scales.pool
+        elif model.global_pool == "token":
+            parts["pool"] = TokenPool()
+        else:
+            parts["pool"] = MeanPool(grid, prefix, carried)
+        if not isinstance(model.fc_norm, nn.Identity):
+            parts["fc_norm"] = stream_norm(model, "fc_norm", scales, dtype, keep, centred=centre)
+            before, carried = model.fc_norm, 1.0
+        unit = output.kind != "logits"
+        head = scaled(after_norm(from_linear(model.head), before, kept), scales.head if unit else 1.0)
+        parts["head"] = Head(as_linear(Affine(head.weight / carried, head.bias), dtype), unit)
+    if output.has_features:
+        normed = not unnormed and output.final(depth)
+        parts["layer"] = None if output.final(depth) else output.block(depth)
+        norm = model.norm if normed else None
+        parts["features"] = FeatureMap(grid, prefix, norm, scales.stream, keep, channels_last, dtype)
+    return parts
+
+
+def default_output(model: Any) -> Output:
+    """What a tower is for: with attention pooling the embedding, with another head logits, without any features."""
+    if isinstance(model.head, nn.Identity) and model.attn_pool is None:
+        return Output("features")
+    return Output("logits" if model.attn_pool is None else "embedding")
 
 
 def rewrite(
     model: Any,
     scales: Scales | None = None,
     *,
+    output: Output | None = None,
     input_layout: str = "nchw",
     input_range: str = "-1..1",
     dtype: torch.dtype = torch.float32,
     keep_norm_weights: bool = False,
 ) -> Tower:
-    """Rewrite a timm `Eva` tower with attention pooling so that ML Drift runs every op of it.
+    """Rewrite a timm `Eva` tower so that ML Drift runs every op of it.
 
     The folding is done in float64 whatever the model's dtype, and cast once to `dtype`; the model itself is not
-    touched.
+    touched. The tower takes images of the model's size in any batch; a graph made from it has the batch of its example.
+
+    `output` says what it gives back (`default_output` where None); for features of an earlier block, the blocks behind
+    it are left out.
 
     `keep_norm_weights` leaves each LayerNorm's weight in the graph, as one MUL. int8 wants that: a trained LayerNorm's
     weight is small on the channels of massive activations and large on the others, so what it makes spreads evenly over
@@ -249,13 +356,20 @@ def rewrite(
 
     Raises:
         UnsupportedTowerError: a part of the tower that no rewrite covers, by module name.
+        ValueError: the output asks for a block that is not there.
     """
     scales = scales or Scales()
     check_tower(model)
-    rope = rotation(model, dtype)
-    blocks = [rewrite_block(model, i, rope, scales, dtype, keep_norm_weights) for i in range(len(model.blocks))]
-    stem = Stem(model, scales, input_layout, input_range, dtype)
-    return Tower(stem, blocks, *rewrite_tail(model, scales, dtype, keep_norm_weights)).eval()
+    output = output or default_output(model)
+    check_output(model, output)
+    rope, centre = rotation(model, dtype), not output.shows_stream(model)
+    blocks = [
+        rewrite_block(model, i, rope, scales, dtype, keep_norm_weights, centre)
+        for i in range(output.blocks(len(model.blocks)))
+    ]
+    stem = Stem(model, scales, input_layout, input_range, dtype, centre)
+    tail = rewrite_tail(model, scales, output, input_layout == "nhwc", dtype, keep_norm_weights)
+    return Tower(stem, blocks, **tail).eval()
 
 
 def _require(condition: bool, module: str, what: str) -> None:
@@ -276,12 +390,13 @@ def check_block(block: Any, name: str) -> None:
     parts = dict(block.named_modules())
     _require("attn" in parts and hasattr(block, "gamma_1"), name, f"a {type(block).__name__}")
     attn, mlp = parts["attn"], parts["mlp"]
-    _require(
-        type(mlp).__name__ == "Mlp" and isinstance(mlp.norm, nn.Identity),
-        f"{name}.mlp",
-        f"{type(mlp).__name__} or a norm in it",
-    )
-    _require_gelu(mlp.act, f"{name}.mlp.act")
+    kind = type(mlp).__name__
+    _require(kind in ("Mlp", "GluMlp", "SwiGLU"), f"{name}.mlp", f"a {kind}")
+    _require(isinstance(mlp.norm, nn.Identity), f"{name}.mlp.norm", f"a norm inside the {kind}")
+    if kind == "Mlp":
+        _require_gelu(mlp.act, f"{name}.mlp.act")
+    else:
+        _require(isinstance(mlp.act, nn.SiLU), f"{name}.mlp.act", str(mlp.act))
     for norm in ("norm1", "norm2"):
         _require_layer_norm(getattr(block, norm), f"{name}.{norm}")
     _require(isinstance(attn.q_norm, nn.Identity), f"{name}.attn.q_norm", "a norm on q and k")
@@ -291,10 +406,35 @@ def check_block(block: Any, name: str) -> None:
 
 
 def check_tower(model: Any) -> None:
-    """Raise `UnsupportedTowerError` for what `rewrite` does not cover outside the blocks."""
+    """Raise `UnsupportedTowerError` for what `rewrite` does not cover outside the blocks, whatever the output."""
     _require(type(model).__name__ == "Eva", type(model).__name__, "a model that is not timm's Eva")
+    for name in ("norm_pre", "norm", "fc_norm"):
+        if not isinstance(norm := model.get_submodule(name), nn.Identity):
+            _require_layer_norm(norm, name)
+    channels = model.patch_embed.proj.in_channels
+    _require(channels == 3, "patch_embed", f"an image of {channels} channels")
+    _require(
+        not model.dynamic_img_size, "patch_embed", "a dynamic image size (dynamic_img_size=False gives a fixed one)"
+    )
+    _require(not getattr(model, "rope_mixed", False), "rope", "mixed RoPE")
+    if model.rope is not None:
+        _require(hasattr(model.rope, "feat_shape"), "rope", type(model.rope).__name__)
+
+
+def check_output(model: Any, output: Output) -> None:
+    """Raise `UnsupportedTowerError` for what pooling and head have that `rewrite` does not cover, where `output` needs
+    them; ValueError for a block that is not there."""
+    if output.has_features:
+        output.block(len(model.blocks))
+    if not output.has_head:
+        return
     pool = model.attn_pool
-    _require(pool is not None, "attn_pool", f"global_pool={model.global_pool!r}")
+    _require(isinstance(model.head, nn.Linear), "head", "a tower without a projection")
+    both = not isinstance(model.norm, nn.Identity) and not isinstance(model.fc_norm, nn.Identity)
+    _require(not both, "fc_norm", "a norm behind a norm")
+    if pool is None:
+        _require(model.global_pool in ("avg", "token"), "attn_pool", f"global_pool={model.global_pool!r}")
+        return
     _require(pool.latent_len == 1, "attn_pool", f"{pool.latent_len} latents")
     _require(pool.pos_embed is None, "attn_pool.pos_embed", "a position embedding in the pool")
     _require(isinstance(pool.k_norm, nn.Identity), "attn_pool.k_norm", "a norm on q and k")
@@ -302,13 +442,4 @@ def check_tower(model: Any) -> None:
     _require_layer_norm(pool.norm, "attn_pool.norm")
     _require_gelu(pool.mlp.act, "attn_pool.mlp.act")
     _require_layer_norm(model.norm, "norm")
-    if not isinstance(model.norm_pre, nn.Identity):
-        _require_layer_norm(model.norm_pre, "norm_pre")
-    channels = model.patch_embed.proj.in_channels
-    _require(channels == 3, "patch_embed", f"an image of {channels} channels")
-    _require(not model.dynamic_img_size, "patch_embed", "a dynamic image size")
-    _require(isinstance(model.head, nn.Linear), "head", "a tower without a projection")
     _require(isinstance(model.fc_norm, nn.Identity), "fc_norm", "a norm after pooling")
-    _require(not getattr(model, "rope_mixed", False), "rope", "mixed RoPE")
-    if model.rope is not None:
-        _require(not model.rope.rotate_half, "rope", "half-rotation RoPE")

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rewrites.tower import Scales, Stem, rewrite, rewrite_block, rewrite_tail, rotation
+from rewrites.output import Output
+from rewrites.tower import Scales, Stem, Tower, default_output, rewrite, rewrite_block, rewrite_tail, rotation
 
 LARGEST_DIFFERENCE = 1e-10
 
@@ -17,41 +18,98 @@ WHOLE_TOWER_PARAMETERS = 400_000_000
 whole: 2.5 GB)."""
 
 
-def max_difference(model: Any, scales: Scales, image: Tensor, keep_norm_weights: bool = False) -> float:
-    """Largest |difference| between timm's tower and its rewrite, in float64.
+def timm_outputs(model: Any, image: Tensor, output: Output, channels_last: bool = False) -> dict[str, Tensor]:
+    """What timm's tower gives for `image` [B, 3, H, W], by the names and in the shapes of the rewritten tower's outputs
+    (`rewrites.Output`)."""
+    out = {}
+    if output.has_head:
+        embedding = model(image)
+        out[output.names[0]] = embedding if output.kind == "logits" else F.normalize(embedding, dim=-1)
+    if output.has_features:
+        depth = len(model.blocks)
+        if output.final(depth):
+            tokens = model.forward_features(image)[:, model.num_prefix_tokens :]
+            out["features"] = _map(model, tokens, channels_last)
+        else:
+            (found,) = model.forward_intermediates(
+                image, [output.block(depth)], stop_early=True, intermediates_only=True
+            )
+            out["features"] = found.permute(0, 2, 3, 1) if channels_last else found
+    return out
+
+
+def max_difference(
+    model: Any, scales: Scales, image: Tensor, keep_norm_weights: bool = False, output: Output | None = None
+) -> float:
+    """Largest |difference| between timm's tower and its rewrite, in float64; of features, which have the size of the
+    residual stream, relative to the largest of them where that is above 1.
 
     Args:
         model: timm's tower, any dtype; not touched.
-        scales, keep_norm_weights: as `rewrite` takes them.
-        image: `[1, 3, H, W]` in [-1, 1].
+        scales, keep_norm_weights, output: as `rewrite` takes them.
+        image: `[B, 3, H, W]` in [-1, 1].
     """
+    output = output or default_output(model)
     if sum(p.numel() for p in model.parameters()) > WHOLE_TOWER_PARAMETERS:
-        return max(block_differences(model, scales, image, keep_norm_weights).values())
+        return max(block_differences(model, scales, image, keep_norm_weights, output).values())
     with torch.no_grad():
-        theirs = F.normalize(_float64(model)(image.double()), dim=-1)
-        ours = rewrite(model, scales, dtype=torch.float64, keep_norm_weights=keep_norm_weights)(image.double())
-    return _difference(ours, theirs)
+        theirs = timm_outputs(_float64(model), image.double(), output)
+        tower = rewrite(model, scales, output=output, dtype=torch.float64, keep_norm_weights=keep_norm_weights)
+        ours = _named(tower(image.double()), output)
+    return _output_difference(ours, theirs)
 
 
 @torch.no_grad()
-def block_differences(model: Any, scales: Scales, image: Tensor, keep_norm_weights: bool = False) -> dict[str, float]:
+def block_differences(
+    model: Any, scales: Scales, image: Tensor, keep_norm_weights: bool = False, output: Output | None = None
+) -> dict[str, float]:
     """The same part by part: stem, every block (each fed what timm's blocks before it made), and the tail, by name."""
+    output = output or default_output(model)
+    depth, centre = len(model.blocks), not output.shows_stream(model)
     rope = rotation(model, torch.float64)
     their_rope = None if rope is None else model.rope.get_embed().double()
     patches = _float64(model.patch_embed)(image.double())
     theirs = _float64(model.norm_pre)(_embed_positions(model, patches))
-    ours = Stem(model, scales, "nchw", "-1..1", torch.float64)(image.double())
-    found = {"stem": _difference(ours / scales.stream, _centred(theirs))}
-    for i, block in enumerate(model.blocks):
-        stream = _centred(theirs) * scales.stream
-        ours = rewrite_block(model, i, rope, scales, torch.float64, keep_norm_weights)(stream)
+    ours = Stem(model, scales, "nchw", "-1..1", torch.float64, centre)(image.double())
+    found = {"stem": _difference(ours / scales.stream, _stream(theirs, centre))}
+    shown = None
+    for i, block in enumerate(model.blocks[: output.blocks(depth)]):
+        stream = _stream(theirs, centre) * scales.stream
+        ours = rewrite_block(model, i, rope, scales, torch.float64, keep_norm_weights, centre)(stream)
         theirs = _float64(block)(theirs, rope=their_rope)
-        found[f"blocks.{i}"] = _difference(ours / scales.stream, _centred(theirs))
-    norm, pool, head = rewrite_tail(model, scales, torch.float64, keep_norm_weights)
-    ours = head(pool(norm(_centred(theirs) * scales.stream)))
-    tail = nn.Sequential(_float64(model.norm), _float64(model.attn_pool), _float64(model.head))
-    found["tail"] = _difference(ours, F.normalize(tail(theirs), dim=-1))
+        found[f"blocks.{i}"] = _difference(ours / scales.stream, _stream(theirs, centre))
+        if output.has_features and i == output.block(depth):
+            shown = theirs
+    tail = rewrite_tail(model, scales, output, False, torch.float64, keep_norm_weights)
+    end = Tower(nn.Identity(), [], **tail).eval()
+    stream = _stream(theirs, centre) * scales.stream
+    tapped = None if shown is None or output.final(depth) else _stream(shown, centre) * scales.stream
+    made = _named(end.end(stream, tapped), output)
+    expected = {}
+    if output.has_head:
+        pooled = _float64(model.fc_norm)(_pooled(model, _float64(model.norm)(theirs)))
+        embedding = _float64(model.head)(pooled)
+        expected[output.names[0]] = embedding if output.kind == "logits" else F.normalize(embedding, dim=-1)
+    if shown is not None:
+        tokens = _float64(model.norm)(shown) if output.final(depth) else shown
+        expected["features"] = _map(model, tokens[:, model.num_prefix_tokens :])
+    found["tail"] = _output_difference(made, expected)
     return found
+
+
+def _named(out: Tensor | tuple[Tensor, ...], output: Output) -> dict[str, Tensor]:
+    return dict(zip(output.names, (out,) if isinstance(out, Tensor) else out, strict=True))
+
+
+def _map(model: Any, tokens: Tensor, channels_last: bool = False) -> Tensor:
+    grid = tokens.reshape(tokens.shape[0], *model.patch_embed.grid_size, -1)
+    return grid if channels_last else grid.permute(0, 3, 1, 2)
+
+
+def _pooled(model: Any, tokens: Tensor) -> Tensor:
+    if model.attn_pool is not None:
+        return _float64(model.attn_pool)(tokens)
+    return model.pool(tokens)
 
 
 def _float64(module: Any) -> Any:
@@ -59,16 +117,24 @@ def _float64(module: Any) -> Any:
 
 
 def _embed_positions(model: Any, patches: Tensor) -> Tensor:
-    tokens = [t.double() for t in (model.cls_token, model.reg_token) if t is not None]
+    tokens = [t.double().expand(len(patches), -1, -1) for t in (model.cls_token, model.reg_token) if t is not None]
+    if model.pos_embed is None:
+        return torch.cat([*tokens, patches], 1)
     positions = model.pos_embed.double()
     if model.no_embed_class:
         return torch.cat([*tokens, patches + positions], 1)
     return torch.cat([*tokens, patches], 1) + positions
 
 
-def _centred(x: Tensor) -> Tensor:
-    return (x - x.mean(-1, keepdim=True))[:, None]
+def _stream(x: Tensor, centre: bool) -> Tensor:
+    """timm's residual stream as a rewritten tower has it, but for the scale."""
+    return (x - x.mean(-1, keepdim=True) if centre else x)[:, None]
 
 
 def _difference(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max())
+
+
+def _output_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    """The largest over the outputs, relative where an output's largest element is above 1."""
+    return max(_difference(ours[name], value) / max(1.0, float(value.abs().max())) for name, value in theirs.items())

@@ -1,9 +1,10 @@
 """Gate 5: how far each reduction is from what fp16 can hold, measured in PyTorch, and the scales that follow.
 
 ML Drift sums in fp16: past 65504 a sum is inf. On the other side, squares below 6.1e-5 lose bits and below 6e-8 are
-zero. The towers' reductions are the LayerNorms' sums of squares, every Linear and matrix product, and the L2 norm of
-the embedding; `measure` records the largest value of each over the images given, and for the norms also the smallest
-mean of squares over tokens; `Reduction.largest` is that value *as the graph forms it*, with the scale it carries.
+zero. The towers' reductions are the LayerNorms' sums of squares, every Linear and matrix product, the sums of mean
+pooling and the L2 norm of the embedding; features and gated products are no sums, but have to fit as well. `measure`
+records the largest value of each over the images given, and for the norms also the smallest mean of squares over
+tokens; `Reduction.largest` is that value *as the graph forms it*, with the scale it carries.
 """
 
 import math
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 
 from rewrites.matmul import MatMul
 from rewrites.norm import ScaledLayerNorm, UnitNorm
-from rewrites.tower import Scales, Tower, rewrite
+from rewrites.output import FeatureMap, Output
+from rewrites.pool import MeanPool
+from rewrites.tower import GatedMlp, Scales, Tower, rewrite
 
 FP16_MAX = 65504.0
 FP16_SMALLEST_NORMAL = 2.0**-14
@@ -41,14 +44,19 @@ QUIET = 4 * FP16_SMALLEST_NORMAL
 subnormal."""
 
 
+UNSCALED = frozenset({"mean", "gate", "features"})
+"""Kinds of which no scale can be chosen."""
+
+
 @dataclass(frozen=True)
 class Reduction:
     """One reduction of the tower, the extremes over all tokens and images measured.
 
-    kind: `layernorm` and `l2` (sums of squares), `linear` and `matmul` (their outputs). scale: power of two that the
-    summed terms carry in the graph. unscaled: the largest sum, or |output|, without it. smallest: the smallest mean of
-    squares over tokens, unscaled (norms; else NaN). peak: largest |element|, unscaled, of what a norm reads or a
-    product gives.
+    kind: `layernorm` and `l2` (sums of squares), `linear` and `matmul` (their outputs), `mean` (the sums in mean
+    pooling), `gate` (a gated MLP's products), `features` (a feature map that leaves the graph). scale: power of two
+    that the summed terms carry in the graph. unscaled: the largest sum, or |output|, without it. smallest: the smallest
+    mean of squares over tokens, unscaled (norms; else NaN). peak: largest |element|, unscaled, of what a norm reads or
+    a product gives.
     """
 
     name: str
@@ -65,8 +73,10 @@ class Reduction:
 
     @property
     def headroom(self) -> float:
-        """fp16's maximum over the largest value; below 1 it overflows."""
-        return FP16_MAX / self.largest if self.largest > 0 else math.inf
+        """fp16's maximum over the largest value; below 1 it overflows. Of features the square of that, as if they were
+        summed squares: what `ENOUGH` asks of them is 2x in amplitude, as of the norms that read the same stream."""
+        ratio = FP16_MAX / self.largest if self.largest > 0 else math.inf
+        return ratio**2 if self.kind == "features" else ratio
 
     def as_dict(self) -> dict[str, Any]:
         smallest = None if math.isnan(self.smallest) else self.smallest
@@ -90,14 +100,14 @@ def carried(name: str, scales: Scales) -> float:
         return scales.pool
     if name.startswith("head."):
         return scales.head
-    if name == "norm" or name.endswith((".norm1", ".norm2")):
+    if name in ("norm", "fc_norm") or name.endswith((".norm1", ".norm2")):
         return scales.stream * scales.gains.get(name, 1.0)
     return scales.stream if name.endswith((".attn.proj", ".mlp.fc2")) else 1.0
 
 
 def rescaled(reductions: Sequence[Reduction], scales: Scales) -> list[Reduction]:
     """The same measurements, as a tower rewritten with `scales` forms them."""
-    return [replace(r, scale=carried(r.name, scales)) for r in reductions]
+    return [r if r.kind in UNSCALED else replace(r, scale=carried(r.name, scales)) for r in reductions]
 
 
 def choose_scales(reductions: Sequence[Reduction]) -> Scales:
@@ -113,21 +123,22 @@ def choose_scales(reductions: Sequence[Reduction]) -> Scales:
             gains[r.name] = _fitting(sum_of_squares, FP16_MAX / ENOUGH)
         elif quietest < QUIET and _fitting(sum_of_squares, COMFORTABLE_SUM) > 1:
             gains[r.name] = _fitting(sum_of_squares, COMFORTABLE_SUM)
-    head = next(r for r in reductions if r.kind == "l2")
+    head = next((r for r in reductions if r.kind == "l2"), None)
     stem, pool = (norms.get(name) for name in ("stem.norm_pre", "pool.norm"))
     return Scales(
         stem=1.0 if stem is None else _fitting(stem.unscaled, COMFORTABLE_SUM),
         stream=STREAM_SCALE,
         gains=gains,
         pool=1.0 if pool is None else _fitting(pool.unscaled, COMFORTABLE_SUM),
-        head=_fitting(head.unscaled, COMFORTABLE_SUM),
+        head=1.0 if head is None else _fitting(head.unscaled, COMFORTABLE_SUM),
     )
 
 
-def fit_scales(model: Any, images: Sequence[Tensor]) -> tuple[Scales, list[Reduction]]:
-    """The scales that timm's tower `model` asks for on `images`, and its reductions under them."""
+def fit_scales(model: Any, images: Sequence[Tensor], output: Output | None = None) -> tuple[Scales, list[Reduction]]:
+    """The scales that timm's tower `model` asks for on `images` when it is to give `output`, and its reductions under
+    them."""
     first = Scales()
-    reductions = measure(rewrite(model, first), first, images)
+    reductions = measure(rewrite(model, first, output=output), first, images)
     scales = choose_scales(reductions)
     return scales, rescaled(reductions, scales)
 
@@ -144,8 +155,10 @@ def _fitting(sum_of_squares: float, limit: float) -> float:
 
 @contextmanager
 def _watching(tower: Tower, scales: Scales, found: dict[str, Reduction]) -> Iterator[None]:
-    def record(name: str, kind: str, largest: Tensor, smallest: float, peak: Tensor) -> None:
-        scale = carried(name, scales)
+    def record(
+        name: str, kind: str, largest: Tensor, smallest: float, peak: Tensor, scale: float | None = None
+    ) -> None:
+        scale = carried(name, scales) if scale is None else scale
         power = scale**2 if kind in ("layernorm", "l2") else scale
         new = Reduction(name, kind, scale, float(largest) / power, smallest / power, float(peak) / scale)
         old = found.get(name, new)
@@ -165,9 +178,27 @@ def _watching(tower: Tower, scales: Scales, found: dict[str, Reduction]) -> Iter
         kind = "matmul" if isinstance(module, MatMul) else "linear"
         record(name, kind, output.abs().max(), math.nan, output.abs().max())
 
+    def on_features(name: str, module: nn.Module, args: Any, output: Tensor) -> None:
+        record(name, "features", output.abs().max(), math.nan, output.abs().max(), 1.0)
+
+    def on_mean(name: str, module: MeanPool, args: tuple[Tensor], output: Tensor) -> None:
+        rows = module.rows(args[0])
+        sums = (s.abs().max() for s in (rows.sum(2), rows.mean(2).sum(1)))
+        record(name, "mean", torch.stack(tuple(sums)).max(), math.nan, rows.abs().max(), module.scale)
+
+    def on_gated(name: str, module: nn.Module, args: tuple[Tensor]) -> None:
+        record(name, "gate", args[0].abs().max(), math.nan, args[0].abs().max(), 1.0)
+
+    gated = {f"{name}.fc2": f"{name}.act" for name, m in tower.named_modules() if isinstance(m, GatedMlp)}
     handles = []
     for name, module in tower.named_modules():
-        if isinstance(module, ScaledLayerNorm):
+        if name in gated:
+            handles.append(module.register_forward_pre_hook(partial(on_gated, gated[name])))
+        if isinstance(module, FeatureMap):
+            handles.append(module.register_forward_hook(partial(on_features, name)))
+        elif isinstance(module, MeanPool):
+            handles.append(module.register_forward_hook(partial(on_mean, name)))
+        elif isinstance(module, ScaledLayerNorm):
             handles.append(module.register_forward_pre_hook(partial(on_norm, name)))
         elif isinstance(module, UnitNorm):
             handles.append(module.register_forward_pre_hook(partial(on_unit_norm, name)))

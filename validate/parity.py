@@ -1,4 +1,4 @@
-"""How far two embeddings are apart, in figures that are not blind to each other's failures."""
+"""How far two outputs are apart, in figures that are not blind to each other's failures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +11,15 @@ class Parity:
     """Figures of outputs against a reference, the worst over the inputs given.
 
     cosine, correlation (Pearson): lowest; both are blind to scale. norm_error: largest | ||actual|| / ||reference|| - 1
-    |. max_abs_diff: largest
-    |actual - reference| of any element. NaN or inf anywhere in the actual output makes every figure NaN.
+    |. max_abs_diff: largest |actual - reference| of any element. relative_diff: the same over the reference's largest
+    |element|, for outputs that are no unit vectors. NaN or inf anywhere in the actual output makes every figure NaN.
     """
 
     cosine: float
     correlation: float
     norm_error: float
     max_abs_diff: float
+    relative_diff: float
 
     def as_dict(self) -> dict[str, float]:
         return dict(vars(self))
@@ -50,12 +51,14 @@ def _figures(reference: np.ndarray, actual: np.ndarray) -> Parity:
         )
     r, a = reference.astype(np.float64).ravel(), actual.astype(np.float64).ravel()
     if not np.isfinite(a).all():
-        return Parity(*[float("nan")] * 4)
+        return Parity(*[float("nan")] * 5)
+    largest = float(abs(a - r).max())
     return Parity(
         _cosine(r, a),
         _cosine(r - r.mean(), a - a.mean()),
         abs(float(np.linalg.norm(a) / np.linalg.norm(r)) - 1),
-        float(abs(a - r).max()),
+        largest,
+        largest / float(abs(r).max()) if r.any() else float("nan"),
     )
 
 

@@ -1,7 +1,8 @@
 """pecore convert"""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -11,10 +12,21 @@ from pecore.cli.options import weights_source
 from pecore.cli.screen import show, show_json, working
 from pecore.errors import InputError
 
+if TYPE_CHECKING:
+    from convert.variants import Variant
+
 
 @app.command(epilog="Example:  pecore convert --size B16 --weights synthetic --precision fp16,int8")
 def convert(
-    size: Annotated[str, typer.Option(help="T16, S16, B16, L14 or G14.")],
+    size: Annotated[str | None, typer.Option(help="A core tower: T16, S16, B16, L14 or G14.")] = None,
+    variant_name: Annotated[
+        str | None,
+        typer.Option("--variant", metavar="NAME", help="Or any of the family: core-b16, spatial-b16, lang-l14-tiling."),
+    ] = None,
+    timm_model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Or timm's name, for a --checkpoint with a head of its own (fine-tuned)."),
+    ] = None,
     weights: Annotated[
         str, typer.Option(help="hub, or synthetic: seeded, needs no network, classifies nothing.")
     ] = "hub",
@@ -26,6 +38,17 @@ def convert(
         str | None,
         typer.Option(help="Files to make, of fp16, int8 and fp32, separated by commas; fp16, of a text tower int8."),
     ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(help="embedding, features, both or logits; by default what the tower is for."),
+    ] = None,
+    layer: Annotated[
+        int | None, typer.Option(help="Features of this block, 0 to the last or -1 backwards; the last.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="Other than the trained one: positions are interpolated.")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Images that the graph takes at once.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder that the bundle's folder goes into.")] = Path("out"),
     input_layout: Annotated[str, typer.Option(help="nchw or nhwc.")] = "nchw",
     input_range: Annotated[
@@ -48,8 +71,7 @@ def convert(
     with working(verbose) as stage:
         stage("starting")
         from convert import checkpoint as checkpoints
-        from convert.variants import find
-        from pecore.conversion import Options
+        from pecore.conversion import Options, bundle_name
         from pecore.conversion import convert as run
         from validate.report import table
         from validate.rules import runtimes
@@ -57,9 +79,20 @@ def convert(
         if tower not in ("vision", "text"):
             raise InputError(f"unknown tower {tower!r}: choose vision or text")
         text = tower == "text"
-        if text and (images or (input_layout, input_range) != ("nchw", "-1..1")):
-            raise InputError("--images, --input-layout and --input-range are about a vision tower: leave them out")
-        variant = find(size)
+        about_vision = {
+            "--images": images,
+            "--input-layout": input_layout != "nchw",
+            "--input-range": input_range != "-1..1",
+            "--output": output,
+            "--layer": layer is not None,
+            "--image-size": image_size is not None,
+            "--batch": batch != 1,
+        }
+        if text and (given := [name for name, value in about_vision.items() if value]):
+            raise InputError(f"{' and '.join(given)}: about a vision tower, leave it out")
+        variant = choose_variant(size, variant_name, timm_model, checkpoint, image_size)
+        if text and not variant.open_clip_name:
+            raise InputError(f"{variant.size} has no text tower: the core towers have, --size B16 for one")
         common: Any = {
             "precisions": tuple(p.strip() for p in (precision or ("int8" if text else "fp16")).split(",")),
             "gpu": "require" if require_gpu else "auto" if gpu else "skip",
@@ -74,15 +107,48 @@ def convert(
             loaded_text = load_text(variant, source, seed=seed)
             result = convert_text(variant, loaded_text, out / variant.artefact, TextOptions(**common), stage)
         else:
-            options = Options(input_layout=input_layout, input_range=input_range, images=images, **common)
+            options = Options(
+                output=output,
+                layer=layer,
+                batch=batch,
+                input_layout=input_layout,
+                input_range=input_range,
+                images=images,
+                **common,
+            )
+            target = out / bundle_name(variant, options)
             loaded = checkpoints.load(variant, source, seed=seed, amplitude=synthetic_amplitude)
-            result = run(variant, loaded, out / variant.artefact, options, stage)
+            result = run(variant, loaded, target, options, stage)
     if as_json:
         show_json(result.report)
     else:
         made = result.manifest["text"] if text else result.manifest
         show(table(result.checks, f"Gates of {result.report['name']}"), files_table(made), _closing(result))
     raise typer.Exit(0 if result.passed else 1)
+
+
+def choose_variant(
+    size: str | None, name: str | None, timm_model: str | None, checkpoint: Path | None, image_size: int | None
+) -> "Variant":
+    """The variant that one of `--size`, `--variant` and `--timm-model` names, for images of `image_size`; with
+    `--timm-model`, with the head that the checkpoint has."""
+    from convert.checkpoint import head_size
+    from convert.variants import find, find_timm, resized
+
+    given = [value for value in (size, name, timm_model) if value is not None]
+    if len(given) != 1:
+        raise InputError(
+            f"{len(given)} towers are named: give one of --size B16, --variant spatial-b16, --timm-model NAME"
+        )
+    if timm_model is None:
+        variant = find(given[0])
+    else:
+        variant = find_timm(timm_model)
+        if checkpoint:
+            variant = replace(variant, embedding_dim=head_size(checkpoint))
+    if size is not None and variant.family != "core":
+        raise InputError(f"--size is for core towers: give --variant {variant.name}")
+    return variant if image_size is None else resized(variant, image_size)
 
 
 def files_table(manifest: dict[str, Any]) -> Table:

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from convert.checkpoint import CLIP_FILE, VISION_FILE, fetch, load, read_tensors
+from convert.checkpoint import CLIP_FILE, VISION_FILE, fetch, head_size, load, read_tensors
 from convert.synthetic import synthetic_state_dict
-from convert.variants import build_tower, find
+from convert.variants import build_tower, find, resized
 from pecore.errors import InputError
 
 T16 = find("T16")
@@ -342,3 +342,43 @@ def test_read_tensors_gives_what_is_stored(tmp_path: Path) -> None:
     assert {k: (t.dtype, t.tolist()) for k, t in read.items()} == {
         k: (t.dtype, t.tolist()) for k, t in load_file(tmp_path / "f").items()
     }
+
+
+def test_another_head_and_other_positions(tmp_path: Path) -> None:
+    """A fine-tuned checkpoint: its own classes, and positions for another image size."""
+    tuned = replace(SMALL, embedding_dim=7)
+    path = tmp_path / "tuned.safetensors"
+    save_file(synthetic_state_dict(tuned), path)
+    assert head_size(path) == 7
+    assert load(tuned, path).state_dict["head.weight"].shape == (7, 192)
+    with pytest.raises(InputError, match=r"number of classes, try --timm-model vit_pe_core_tiny_patch16_384$"):
+        load(SMALL, path)
+    larger = resized(SMALL, 96)
+    save_file(synthetic_state_dict(SMALL), tmp_path / "64.safetensors")
+    save_file(synthetic_state_dict(replace(SMALL, image_size=96)), tmp_path / "96.safetensors")
+    for name, tokens in (("64", 17), ("96", 37)):  # the trained size, to be interpolated, and the size itself
+        weights = load(larger, tmp_path / f"{name}.safetensors")
+        assert weights.state_dict["pos_embed"].shape[1] == tokens
+        assert build_tower(larger, weights.state_dict).pos_embed.shape[1] == 37
+    with pytest.raises(InputError, match="it is for images of 96 pixels, try --image-size 96"):
+        load(SMALL, tmp_path / "96.safetensors")
+
+
+def test_headless_towers_from_meta_s_keys(tmp_path: Path) -> None:
+    small = replace(find("lang-L14"), depth=2, image_size=28, width=96, heads=3, mlp_width=200)
+    state = synthetic_state_dict(small)
+    renames = {"blocks.": "transformer.resblocks.", "gamma_1": "ls_1.gamma", "gamma_2": "ls_2.gamma"}
+    renames |= {"qkv.": "in_proj_", "attn.proj": "attn.out_proj", "fc1": "c_fc", "fc2": "c_proj", "norm_pre": "ln_pre"}
+    renames |= {".norm": ".ln_", "patch_embed.proj": "conv1", "cls_token": "class_embedding"}
+    renames |= {"pos_embed": "positional_embedding"}
+    meta = {}
+    for key, tensor in state.items():
+        for ours, theirs in renames.items():
+            key = key.replace(ours, theirs)
+        tensor = {"class_embedding": tensor.flatten(), "positional_embedding": tensor[0]}.get(key, tensor)
+        meta[key] = tensor.contiguous()
+    save_file(meta, tmp_path / "lang.safetensors")
+    weights = load(small, tmp_path / "lang.safetensors")
+    assert (weights.kind, weights.logit_scale) == ("meta", None)
+    assert_same(weights.state_dict, state)
+    assert head_size(tmp_path / "lang.safetensors") == 0

@@ -72,12 +72,17 @@ def test_draws_are_close_to_normal() -> None:
 def test_loads_into_timm_with_nothing_left_neutral(variant: Variant) -> None:
     small = replace(variant, depth=1, image_size=2 * variant.patch)
     state_dict = synthetic_state_dict(small)
-    build_tower(small, state_dict)  # strict
+    tower = build_tower(small, state_dict)  # strict
+    image = torch.linspace(-1, 1, 3 * small.image_size**2).reshape(1, 3, small.image_size, -1)
+    stream: list[torch.Tensor] = []
+    tower.blocks[0].register_forward_hook(lambda module, args, out: stream.append(out))
+    tower(image)
+    assert 300 < stream[0].abs().max() < 500  # LayerScale or not, massive activations of 400
     for key, tensor in state_dict.items():
         assert tensor.dtype == torch.float32
         assert tensor.isfinite().all()
         assert tensor.std() > 0.005, key
-        neutral = 1.0 if "norm" in key and key.endswith("weight") else 0.0
+        neutral = 1.0 if ("norm" in key and key.endswith("weight")) or "gamma" in key else 0.0
         assert (tensor != neutral).float().mean() > 0.99, key
 
 

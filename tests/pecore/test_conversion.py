@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from convert import bundle
 from convert.checkpoint import load
-from convert.variants import Variant
+from convert.variants import Variant, find, resized
 from pecore import conversion
-from pecore.conversion import Options, Result, convert
+from pecore.cli.convert import choose_variant
+from pecore.conversion import Options, Result, bundle_name, convert
 from pecore.errors import GateError, InputError
 from pecore.runtime import open_model
+from rewrites.output import Output
 from rewrites.tower import Scales
 from validate import gates, rules
 
@@ -177,9 +180,100 @@ def test_images_of_one_s_own(tiny: Variant, tmp_path: Path, shots: list[Image.Im
     assert result.report["images"] == ["chelsea.png", "grey rocket.jpg"]
 
 
+def test_a_feature_map(tmp_path: Path) -> None:
+    """The whole way of a headless tower, in the other layout, two images at a time."""
+    variant = replace(find("spatial-T16"), depth=2, image_size=64)
+    options = replace(FP16, precisions=("fp32",), input_layout="nhwc", batch=2)
+    name = bundle_name(variant, options)
+    result = convert(variant, load(variant, "synthetic"), tmp_path / name, options, _quiet)
+    assert result.passed, [c.detail for c in result.checks]
+    manifest = result.manifest
+    assert manifest["name"] == name == "pe_spatial_tiny_512_batch2"
+    assert manifest["input"]["shape"] == [2, 64, 64, 3]
+    assert manifest["outputs"] == [manifest["output"]]
+    assert (manifest["output"]["name"], manifest["output"]["shape"]) == ("features", [2, 4, 4, 192])
+    assert manifest["output"]["meaning"] == "the patch tokens behind block 1 of 0 to 1, as a map"
+    assert Output(**manifest["tower_output"]) == Output("features")
+    assert Variant(**manifest["variant"]) == variant
+    assert manifest["logit_scale"] is None
+    limits = manifest["self_test"]["thresholds"][f"{name}_fp32.tflite"]["cpu"]
+    assert limits["relative_diff"] == 5e-5
+    with np.load(result.folder / "reference.npz") as stored:
+        assert (stored["image"].shape, stored["features"].shape) == ((2, 2, 64, 64, 3), (2, 2, 4, 4, 192))
+    assert "Output `features`: float32 [2, 4, 4, 192]" in (result.folder / "MODEL_CARD.md").read_text("utf-8")
+
+
+def test_embedding_and_features_of_a_layer(tmp_path: Path) -> None:
+    variant = replace(find("T16"), depth=2, image_size=64)
+    options = replace(FP16, output="both", layer=-2)
+    name = bundle_name(variant, options)
+    result = convert(variant, load(variant, "synthetic"), tmp_path / name, options, _quiet)
+    assert result.passed, [c.detail for c in result.checks]
+    assert name == "pe_core_tiny_384_both_layer0"
+    assert [(o["name"], o["shape"]) for o in result.manifest["outputs"]] == [
+        ("embedding", [1, 512]),
+        ("features", [1, 192, 4, 4]),
+    ]
+    (cpu,) = [c for c in result.checks if c.gate == "cpu"]
+    assert cpu.figures["features.cosine"] > 0.99999
+    assert result.manifest["logit_scale"] == 100.0
+
+
+def test_names_tell_outputs_apart() -> None:
+    b16, spatial = find("B16"), find("spatial-B16")
+    for variant, options, expected in (
+        (b16, {}, "pe_core_base_224"),
+        (b16, {"output": "features"}, "pe_core_base_224_features"),
+        (b16, {"layer": 8}, "pe_core_base_224_features_layer8"),
+        (b16, {"output": "both", "layer": -1}, "pe_core_base_224_both"),
+        (replace(b16, embedding_dim=37), {}, "pe_core_base_224_logits"),
+        (spatial, {}, "pe_spatial_base_512"),
+        (spatial, {"layer": -2, "batch": 4}, "pe_spatial_base_512_layer10_batch4"),
+        (replace(spatial, embedding_dim=10), {}, "pe_spatial_base_512_logits"),
+        (resized(spatial, 256), {}, "pe_spatial_base_256"),
+    ):
+        assert bundle_name(variant, Options(**options)) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "message"),
+    [
+        ("spatial-B16", {"output": "embedding"}, "spatial-B16 has no pooling and no head to give embedding"),
+        ("lang-L14", {"output": "both"}, "no head to give both: choose --output features"),
+        ("B16", {"layer": 12}, "no layer 12: the tower has 12 blocks, 0 to 11"),
+        ("B16", {"output": "embedding", "layer": 2}, "the output is embedding: choose features or both"),
+    ],
+)
+def test_outputs_that_a_tower_does_not_have(
+    size: str, options: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversion, "build_tower", lambda *_: pytest.fail("the work started"))
+    weights = load(replace(find("T16"), depth=1, image_size=64), "synthetic")
+    with pytest.raises(InputError, match=message):
+        convert(find(size), weights, tmp_path / "out", Options(**options), _quiet)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tower_is_named_in_one_way(tmp_path: Path) -> None:
+    assert choose_variant("b16", None, None, None, None) is find("B16")
+    assert choose_variant(None, "spatial-b16", None, None, 256).artefact == "pe_spatial_base_256"
+    for names in ((None, None, None), ("B16", "core-b16", None)):
+        with pytest.raises(InputError, match="towers are named: give one of --size B16"):
+            choose_variant(*names, None, None)
+    with pytest.raises(InputError, match="--size is for core towers: give --variant spatial-b16"):
+        choose_variant("spatial-B16", None, None, None, None)
+    tuned = tmp_path / "tuned.safetensors"
+    save_file(load(replace(find("spatial-T16"), embedding_dim=7), "synthetic").state_dict, tuned)
+    variant = choose_variant(None, None, "vit_pe_spatial_tiny_patch16_512", tuned, None)
+    assert variant == replace(find("spatial-T16"), embedding_dim=7)
+    assert conversion.default_output(variant) == "logits"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"output": "tokens"}, "unknown output tokens; choose from embedding, logits, features, both"),
+        ({"batch": 0}, "a batch of 0 holds no image"),
         ({"precisions": ("fp16", "int4")}, "unknown precision int4; choose from fp16, int8, fp32"),
         ({"precisions": ()}, "unknown precision list: it is empty"),
         ({"input_layout": "chw"}, "unknown input layout chw; choose from nchw, nhwc"),

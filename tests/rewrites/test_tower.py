@@ -131,6 +131,14 @@ def test_rewriting_leaves_the_model_as_it_was() -> None:
         {"rope_grid_indexing": "xy", "rope_grid_offset": 1.0},
         {"norm_layer": partial(nn.LayerNorm, eps=1e-3, elementwise_affine=False)},
         {"img_size": (64, 96)},
+        {"global_pool": "avg"},  # eva02's: no norm behind the blocks, one behind the mean
+        {"global_pool": "avg", "use_fc_norm": False},
+        {"global_pool": "avg", "use_fc_norm": False, "use_post_transformer_norm": False, "num_reg_tokens": 2},
+        {"global_pool": "token"},
+        {"global_pool": "avg", "swiglu_mlp": True, "attn_type": "eva", "qkv_fused": False},
+        {"swiglu_mlp": True, "swiglu_align_to": 8},
+        {"rope_rotate_half": True},
+        {"rope_type": "dinov3", "rope_rotate_half": True, "use_abs_pos_emb": False, "init_values": 0.1},
     ],
     ids=str,
 )
@@ -146,21 +154,21 @@ def test_other_eva_towers(options: dict[str, Any], by_block: bool, monkeypatch: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"swiglu_mlp": True}, "blocks.0.mlp: GluMlp"),
-        ({"swiglu_mlp": True, "scale_mlp": True}, "blocks.0.mlp: SwiGLU"),
-        ({"scale_mlp": True}, "blocks.0.mlp: Mlp or a norm in it"),
+        ({"swiglu_mlp": True, "scale_mlp": True}, "blocks.0.mlp.norm: a norm inside the SwiGLU"),
+        ({"scale_mlp": True}, "blocks.0.mlp.norm: a norm inside the Mlp"),
         ({"scale_attn_inner": True}, "blocks.0.attn.norm: "),
         ({"qk_norm": True}, "blocks.0.attn.q_norm: "),
         ({"qkv_fused": False, "num_kv_heads": 1}, "blocks.0.attn: grouped-query"),
         ({"use_post_norm": True}, "blocks.0: a EvaBlockPostNorm"),
-        ({"global_pool": "token"}, "attn_pool: global_pool='token'"),
-        ({"global_pool": "avg"}, "attn_pool: global_pool='avg'"),
+        ({"global_pool": "max"}, "attn_pool: global_pool='max'"),
+        ({"global_pool": "avgmax"}, "attn_pool: global_pool='avgmax'"),
         ({"use_fc_norm": True, "use_post_transformer_norm": True}, "fc_norm: "),
+        ({"global_pool": "avg", "use_post_transformer_norm": True}, "fc_norm: a norm behind a norm"),
         ({"use_post_transformer_norm": False}, "norm: "),
         ({"norm_layer": partial(timm.layers.RmsNorm, eps=1e-5)}, "[a-z_.]*norm[a-z_]*: RmsNorm"),
         ({"num_classes": 0}, "head: "),
         ({"rope_type": "mixed"}, "rope: mixed RoPE"),
-        ({"rope_rotate_half": True}, "rope: half-rotation"),
+        ({"rope_type": "mrope", "num_heads": 1, "depth": 1}, "rope: "),
         ({"dynamic_img_size": True}, "rope|patch_embed"),
         ({"in_chans": 4}, "patch_embed"),
     ],
@@ -203,6 +211,14 @@ def test_other_models_of_timm_s_are_named() -> None:
     vit = timm.create_model("vit_tiny_patch16_224", depth=1, img_size=32)
     with pytest.raises(UnsupportedTowerError, match=r"^VisionTransformer: "):
         rewrite(vit)
-    spatial = timm.create_model("vit_pe_spatial_tiny_patch16_512", depth=1, img_size=64)
-    with pytest.raises(UnsupportedTowerError, match=r"^attn_pool: global_pool="):
-        rewrite(spatial)
+    large = timm.create_model("eva02_base_patch14_224", depth=1, img_size=28)
+    with pytest.raises(UnsupportedTowerError, match=r"^blocks\.0\.mlp\.norm: a norm inside the SwiGLU"):
+        rewrite(large)
+
+
+@pytest.mark.parametrize("act", [nn.GELU(), nn.Sigmoid()], ids=str)
+def test_another_gate_is_refused(act: nn.Module) -> None:
+    model = eva(swiglu_mlp=True)
+    model.blocks[0].mlp.act = act
+    with pytest.raises(UnsupportedTowerError, match=r"^blocks\.0\.mlp\.act: "):
+        rewrite(model)

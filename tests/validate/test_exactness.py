@@ -19,8 +19,8 @@ SCALES = Scales(stem=4.0, stream=2.0**-7, gains={"blocks.0.norm2": 16.0}, pool=2
 def test_every_size_block_by_block(seen, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block is fed what timm's tower feeds its own, so nothing between them goes unseen."""
     fed = []
-    original = exactness._centred
-    monkeypatch.setattr(exactness, "_centred", lambda x: fed.append(x) or original(x))
+    original = exactness._stream
+    monkeypatch.setattr(exactness, "_stream", lambda x, centre: fed.append(x) or original(x, centre))
     found = block_differences(seen.model, SCALES, seen.image, keep_norm_weights=True)
     assert list(found) == ["stem", "blocks.0", "blocks.1", "tail"]
     assert max(found.values()) <= LARGEST_DIFFERENCE

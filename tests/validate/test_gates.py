@@ -129,6 +129,51 @@ def test_absolute_difference_is_judged_on_unit_vectors_alone(converted) -> None:
     assert "max_abs_diff" not in check.thresholds
 
 
+def test_features_are_judged_by_their_own_limits(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two outputs, the second no unit vector: its figures stand beside the first's, under its name."""
+    rng = np.random.default_rng(5)
+    unit, features = (rng.standard_normal(shape).astype(np.float32) for shape in ((1, 32), (1, 4, 4, 4)))
+    unit /= np.linalg.norm(unit)
+    features *= 300
+    reference = [{"embedding": unit, "features": features}]
+    spoilt = [{"embedding": unit, "features": features * np.float32(1 + 1e-4)}]
+
+    class Model:
+        def run(self, arrays):
+            return made[0]
+
+    monkeypatch.setattr(gates, "open_model", lambda *_, **__: Model())
+    inputs = [{"image": np.zeros((1, 3, 8, 8), np.float32)}]
+    made = reference
+    good, _ = gates.cpu_gate(tmp_path / "f", "fp32", inputs, reference)
+    assert good.outcome == "passed"
+    assert "max_abs_diff" in good.thresholds
+    assert good.thresholds["features.relative_diff"] == 5e-5
+    made = spoilt
+    bad, _ = gates.cpu_gate(tmp_path / "f", "fp32", inputs, reference)
+    assert bad.detail.startswith("features.norm_error 0.0001")
+    assert "features.relative_diff" in bad.detail
+    assert (bad.figures["norm_error"], bad.figures["max_abs_diff"]) == (0, 0)
+    rounded, _ = gates.cpu_gate(tmp_path / "f", "fp16", inputs, reference)
+    assert rounded.outcome == "passed"  # features have no norm that was made 1
+
+
+def test_images_of_a_batch_are_judged_one_by_one(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embeddings = np.eye(3, 8, dtype=np.float32)
+    turned = embeddings.copy()
+    turned[2] = turned[1]  # one of three is another image's
+
+    class Model:
+        def run(self, arrays):
+            return {"embedding": turned}
+
+    monkeypatch.setattr(gates, "open_model", lambda *_, **__: Model())
+    inputs = [{"image": np.zeros((3, 3, 8, 8), np.float32)}]
+    check, _ = gates.cpu_gate(tmp_path / "f", "fp32", inputs, [{"embedding": embeddings}])
+    assert (check.figures["cosine"], check.figures["norm_error"]) == (0, 0)
+    assert check.thresholds["max_abs_diff"] == 2e-6
+
+
 # 4, gpu: its verdicts; the delegate itself is in tests/gpu
 
 ADAPTER = Adapter("llvmpipe", "CPU / Software", True, "Mesa 25")

@@ -152,3 +152,36 @@ def test_a_loud_norm_s_gain_by_hand(unscaled: float, gain: float | None) -> None
     assert scales.gains == ({} if gain is None else {"norm": gain})
     assert rescaled(norms, scales)[0].headroom >= ENOUGH
     assert scales.head == 2.0  # 100 * 2^2 <= 1024 < 100 * 4^2
+
+
+def test_features_count_by_their_own_size(small, images: list[torch.Tensor]) -> None:
+    """They leave the graph unscaled; twice the amplitude still has to fit, as with the norms that read the stream."""
+    variant = small("spatial-T16", 2)
+    model = build_tower(variant, synthetic_state_dict(variant, amplitude=20000.0))
+    scales, reductions = fit_scales(model, images)
+    found = {r.name: r for r in reductions}["features"]
+    theirs = max(float(model.forward_features(image)[:, 1:].abs().max()) for image in images)
+    assert (found.kind, found.scale) == ("features", 1.0)
+    assert found.largest == pytest.approx(theirs, rel=1e-5)
+    assert found.headroom == pytest.approx((FP16_MAX / theirs) ** 2, rel=1e-4)
+    assert ENOUGH < found.headroom < ENOUGH**2
+    assert not any(r.kind == "l2" for r in reductions)
+    assert scales.head == 1.0
+    assert Reduction("features", "features", 1.0, FP16_MAX / 1.9, math.nan, 1.0).headroom < ENOUGH
+
+
+def test_mean_pooling_and_gates_are_watched(images: list[torch.Tensor]) -> None:
+    import timm
+
+    model = timm.create_model("eva02_tiny_patch14_224", img_size=56, depth=1, num_classes=5).eval()
+    given = [F.interpolate(image, 56) for image in images]
+    scales, reductions = fit_scales(model, given)
+    found = {r.name: r for r in reductions}
+    tokens = torch.stack([model.forward_features(image)[0, 1:].reshape(4, 4, -1) for image in given])
+    centred = tokens - tokens.mean(-1, keepdim=True)
+    sums = max(float(centred.sum(2).abs().max()), float(centred.mean(2).sum(1).abs().max()))
+    assert (found["pool"].kind, found["pool"].scale) == ("mean", scales.stream)
+    assert found["pool"].unscaled == pytest.approx(sums, rel=1e-3)
+    assert found["blocks.0.mlp.act"].kind == "gate"
+    assert found["fc_norm"].kind == "layernorm"
+    assert rescaled(reductions, scales) == reductions

@@ -41,6 +41,15 @@ def test_correlation_is_blind_to_a_shift_and_cosine_is_not() -> None:
     assert figures.cosine < 0.5
 
 
+def test_relative_difference_is_over_the_largest_element_of_the_reference() -> None:
+    """A feature map with massive activations: 2e-3 beside 400 is nothing, whatever the element it is on."""
+    features = np.array([0.5, -400.0, 3.0])
+    figures = compare([features], [features + np.array([0, 0, 2e-3])])
+    assert figures.max_abs_diff == pytest.approx(2e-3)
+    assert figures.relative_diff == pytest.approx(5e-6)
+    assert math.isnan(compare([np.zeros(3)], [features]).relative_diff)
+
+
 def test_one_wrong_element_shows_in_max_abs_diff() -> None:
     spoilt = EMBEDDING.copy()
     spoilt[0, 5] += 1e-3
@@ -65,8 +74,8 @@ def test_zeros_match_nothing() -> None:
 
 
 def test_worst_of_several() -> None:
-    figures = worst([Parity(0.9, 1.0, 0.0, 0.2), Parity(1.0, 0.8, 0.1, 0.1)])
-    assert figures == Parity(0.9, 0.8, 0.1, 0.2)
+    figures = worst([Parity(0.9, 1.0, 0.0, 0.2, 0.3), Parity(1.0, 0.8, 0.1, 0.1, 0.4)])
+    assert figures == Parity(0.9, 0.8, 0.1, 0.2, 0.4)
     assert compare([EMBEDDING, EMBEDDING], [EMBEDDING, -EMBEDDING]).cosine == pytest.approx(-1)
 
 

@@ -1,0 +1,243 @@
+"""Every variant's first blocks through the whole conversion: exactness, graph, CPU, and the real delegate.
+
+    python benchmarks/bench_family.py [--only spatial-b16,lang-l14,others] [--depth 2]
+
+Writes the figures to docs/family.json (rows of variants left out by --only stay) and makes docs/family.md from it.
+Synthetic weights. L and G run at 224 pixels, which a software driver gets through; the ops are the same. The tiling
+towers are their twins in all but the weights and take their figures. `others` are other outputs, batches and towers of
+timm's, at a few patches.
+"""
+
+import argparse
+import json
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from convert.checkpoint import load
+from convert.export import export_tflite
+from convert.quantize import quantize
+from convert.variants import VARIANTS, Variant, build_tower, find
+from pecore.cli.screen import working
+from pecore.conversion import Options, chosen_output, convert
+from pecore.preprocess import preprocess
+from pecore.runtime import open_model
+from rewrites import Output, rewrite
+from rewrites.tower import default_output
+from validate import exactness, gates, headroom, report
+from validate.photographs import photographs
+from validate.reference import REFERENCE, load_reference
+from validate.rules import runtimes
+
+JSON, PAGE = (Path(__file__).parents[1] / "docs" / name for name in ("family.json", "family.md"))
+LARGEST_AT_FULL_SIZE = 768  # channels
+REDUCED = 224  # pixels, for wider ones
+NAMES = {"size", "artefact", "timm_name", "open_clip_name"}  # what twins differ in
+
+
+def measure(variant: Variant, depth: int) -> dict[str, Any]:
+    """The figures of one variant's first blocks."""
+    side = variant.image_size if variant.width <= LARGEST_AT_FULL_SIZE else REDUCED
+    small = replace(variant, depth=depth, image_size=side)
+    with tempfile.TemporaryDirectory() as folder, working(False) as stage:
+        options = Options(precisions=("fp16", "fp32"), gpu="skip")
+        result = convert(small, load(small, "synthetic"), Path(folder, "bundle"), options, stage)
+        found = {
+            (c.gate, name): c
+            for c in result.checks
+            for name in ("fp16", "fp32")
+            if c.subject.endswith(f"{name}.tflite")
+        }
+        exact = next(c for c in result.checks if c.gate == "exact")
+        path = next(result.folder.glob("*_fp16.tflite"))
+        model = open_model(path)
+        samples, _ = load_reference(result.folder / REFERENCE, model.inputs, model.outputs)
+        outputs = [model.run(samples[0])]
+        on_gpu = gates.gpu_gates(path, "fp16", samples[:1], outputs, "auto", stage)
+    wanted = ("verdict", "ops", "ops_on_gpu", "correlation", "norm_error", "relative_diff")
+    return {
+        "depth": depth,
+        "image_size": side,
+        "exact": exact.figures["max_abs_diff"],
+        "ops": found["graph", "fp16"].figures["ops"],
+        "findings": len(found["graph", "fp16"].figures["findings"]),
+        "cpu fp32": {k: found["cpu", "fp32"].figures[k] for k in ("cosine", "norm_error", "relative_diff")},
+        "gpu": [{"backend": c.backend, **{k: c.figures.get(k) for k in wanted}} for c in on_gpu],
+        "passed": result.passed and all(c.outcome == "passed" for c in on_gpu),
+    }
+
+
+def tower(name: str, amplitude: float = 400.0, **options: Any) -> Any:
+    """A Perception Encoder of two blocks on 4 x 4 patches, or another of timm's towers, spread from its initial
+    values."""
+    if not name.startswith(("eva", "vit")):
+        variant = replace(find(name), depth=2, image_size=4 * find(name).patch, **options)
+        return build_tower(variant, load(variant, "synthetic", amplitude=amplitude).state_dict)
+    model = timm.create_model(name, pretrained=False, depth=2, **options).eval()
+    generator = torch.Generator().manual_seed(7)
+    for p in model.parameters():
+        p.data += torch.randn(p.shape, generator=generator) * (0.2 if p.ndim == 1 else 0.5 * p.shape[-1] ** -0.5)
+    return model.requires_grad_(False)
+
+
+OTHERS: dict[str, tuple[str, dict[str, Any], Output | None, int]] = {
+    # what is new: tower, its options, output, batch
+    "features at an amplitude of 20000": ("spatial-t16", {"amplitude": 20000.0}, None, 1),
+    "features through the final norm": ("core-t16", {}, Output("features"), 1),
+    "embedding, and features of the first block": ("core-t16", {}, Output("both", 0), 1),
+    "a classifier of 10 on a core tower": ("core-t16", {"embedding_dim": 10}, Output("logits"), 1),
+    "a classifier of 10 on a spatial tower": ("spatial-t16", {"embedding_dim": 10}, None, 1),
+    "a batch of 3": ("core-t16", {}, None, 3),
+    "features of a batch of 2": ("spatial-t16", {}, None, 2),
+    "SwiGLU, biases on q and v alone, mean pooling, fc_norm": (
+        "eva02_tiny_patch14_224",
+        {"img_size": 56, "num_classes": 10},
+        None,
+        1,
+    ),
+    "RoPE by halves, registers, LayerScale, aligned SwiGLU": (
+        "vit_small_plus_patch16_dinov3",
+        {"img_size": 64, "dynamic_img_size": False},
+        None,
+        1,
+    ),
+}
+
+
+def measure_other(name: str, options: dict[str, Any], output: Output | None, batch: int) -> dict[str, Any]:
+    """The figures of one of `OTHERS`, in fp16."""
+    model = tower(name, **options)
+    output, side = output or default_output(model), model.patch_embed.img_size[0]
+    shots = [torch.from_numpy(preprocess(image, side)) for _, image in photographs()]
+    scales, _ = headroom.fit_scales(model, shots, output)
+    image = torch.cat(shots[:batch])
+    with tempfile.TemporaryDirectory() as folder, working(False) as stage:
+        stage(f"{name}: {output}")
+        source, path = Path(folder, "fp32.tflite"), Path(folder, "fp16.tflite")
+        export_tflite(rewrite(model, scales, output=output), {"image": image}, source, output.names)
+        quantize(source, path, "fp16")
+        inputs = [{"image": image.numpy()}]
+        check = gates.gpu_gate(path, "fp16", "fp16", inputs, [open_model(path).run(inputs[0])])
+        graph = gates.graph_gate(path, runtimes()[-1])
+    correlations = [v for k, v in check.figures.items() if k.endswith("correlation")]
+    return {
+        "tower": name,
+        "output": asdict(output),
+        "batch": batch,
+        "exact": exactness.max_difference(model, scales, image, output=output),
+        "ops": graph.figures["ops"],
+        "ops_on_gpu": check.figures["ops_on_gpu"],
+        "findings": len(graph.figures["findings"]),
+        "correlation": min(correlations) if correlations else None,
+        "norm_error": check.figures.get("norm_error"),
+    }
+
+
+def shape(variant: Variant) -> str:
+    """Of what the variant gives by default, at its own image size."""
+    if chosen_output(variant, Options()) == Output("features"):
+        return f"features {[1, variant.width, variant.grid, variant.grid]}"
+    return f"embedding {[1, variant.embedding_dim]}"
+
+
+def page(content: dict[str, Any]) -> str:
+    """docs/family.md."""
+    lines = [
+        "# The family",
+        "",
+        "Every Perception Encoder vision tower that timm has. Each converts with `pecore convert --variant NAME`"
+        " (core also",
+        "with `--size B16`); the figures below are those of its first blocks, at the image size given, with synthetic",
+        "weights.",
+        "",
+        "| variant | parameters | pixels | gives | measured | exact | ops | CPU fp32 | GPU fp16 | norm | GPU fp32 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for variant in VARIANTS:
+        row = content["rows"].get(variant.name)
+        about = [f"`{variant.name}`", f"{variant.parameters / 1e6:,.1f} M", str(variant.image_size), shape(variant)]
+        lines.append(f"| {' | '.join([*about, *(cells(row) if row else ['not measured', *[''] * 6])])} |")
+    versions = ", ".join(f"{k} {v}" for k, v in content["versions"].items())
+    lines += [
+        "",
+        "- *measured*: blocks and pixels. L and G ran at 224 pixels: the same ops on fewer tokens, which a software",
+        "  driver gets through. The tiling towers are their twins in all but the weights and show their figures.",
+        "- *exact*: max |diff| to timm in float64, of features relative to the largest.",
+        "- *ops*: of the fp16 graph; no rule of `validate/rules` finds anything in any of them, unless it says so.",
+        "- *CPU fp32*: the float32 file on LiteRT's CPU against PyTorch, largest |diff| over the largest element.",
+        "- *GPU fp16*, *GPU fp32*: correlation of the fp16 file on ML Drift with the same on the CPU, every op on the",
+        "  GPU; *norm*: |norm / norm on the CPU - 1| in fp16.",
+    ]
+    lines += [
+        "",
+        "## Other outputs and towers",
+        "",
+        "Two blocks on 4 x 4 patches, in fp16 on ML Drift; of two outputs the lower correlation, the first one's norm.",
+        "",
+        "| what is new | tower | exact | ops | on the GPU | correlation | norm |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for what, row in content.get("others", {}).items():
+        figures = [f"{row['exact']:.0e}", str(row["ops"]), str(row["ops_on_gpu"])]
+        figures += [f"{row['correlation']:.7f}", f"{row['norm_error']:.0e}"] if row["correlation"] else ["", ""]
+        lines.append(f"| {' | '.join([what, '`' + row['tower'] + '`', *figures])} |")
+    lines += ["", f"`{content['command']}`: {content['backend']}; {versions}.", ""]
+    return "\n".join(lines)
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """A row's figures as the table shows them."""
+    fp16, fp32 = (*row["gpu"], {}, {})[:2]
+    ops = f"{row['ops']}" + (f" ({row['findings']} findings)" if row["findings"] else "")
+
+    def correlation(run: dict[str, Any]) -> str:
+        if run.get("correlation") is None:
+            return run.get("verdict") or "not run"
+        return f"{run['correlation']:.7f}" + ("" if run["ops_on_gpu"] == run["ops"] else f", {run['ops_on_gpu']} ops")
+
+    return [
+        f"{row['depth']} blocks, {row['image_size']} px",
+        f"{row['exact']:.0e}",
+        ops,
+        f"{row['cpu fp32']['relative_diff']:.0e}",
+        correlation(fp16),
+        f"{fp16['norm_error']:.0e}" if fp16.get("norm_error") is not None else "",
+        correlation(fp32),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="variants, separated by commas")
+    parser.add_argument("--depth", type=int, default=2)
+    options = parser.parse_args()
+    names = [name for name in options.only.split(",") if name]
+    wanted = [find(name) for name in names if name != "others"] or list(VARIANTS) * (not names)
+    content = json.loads(JSON.read_text("utf-8")) if JSON.is_file() else {"rows": {}}
+    content |= {"command": "python benchmarks/bench_family.py", "versions": report.versions()}
+    twins: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for variant in wanted:
+        make = tuple(value for name, value in asdict(variant).items() if name not in NAMES)
+        if make not in twins:
+            twins[make] = measure(variant, options.depth)
+        content["rows"][variant.name] = twins[make]
+        content["backend"] = twins[make]["gpu"][0]["backend"].replace(" fp16", "")
+        write(content)
+    if not names or "others" in names:
+        content["others"] = {}
+        for what, case in OTHERS.items():
+            content["others"][what] = measure_other(*case)
+            write(content)
+
+
+def write(content: dict[str, Any]) -> None:
+    JSON.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(page(content), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

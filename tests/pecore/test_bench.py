@@ -1,0 +1,129 @@
+"""`pecore bench`, the contenders it knows, and the weight cache."""
+
+import json
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from convert.checkpoint import load
+from convert.variants import Variant, build_tower
+from pecore import contenders
+from pecore.cli import main
+from pecore.errors import InputError
+from pecore.graph_facts import facts
+from pecore.preprocess import preprocess
+from pecore.runtime import open_model
+from validate.graph import read_graph
+from validate.originals import Untouched
+from validate.parity import compare
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def run(*args: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(arg) for arg in args])
+        return ended.value.code or 0, *capfd.readouterr()
+
+    return run
+
+
+def test_a_bundle_is_held_against_pytorch(run, tiny_bundle: Path) -> None:
+    code, out, _ = run("bench", tiny_bundle, "--rounds", 1, "--threads", 1, "--json")
+    content = json.loads(out)
+    rows = {row["name"]: row for row in content["rows"]}
+    assert code == 0
+    assert content["base"] == "PyTorch"
+    assert rows["PyTorch"]["ratio"]["median"] == 1
+    assert rows["LiteRT fp16"]["cosine"] > 0.99999
+    file = next(tiny_bundle.glob("*fp16.tflite"))
+    assert rows["LiteRT fp16"]["graph"] == facts(file)
+    assert "Synthetic weights." in content["notes"]
+    assert any("bench" in note for note in content["notes"]) == bool(contenders.missing())
+
+
+def test_the_table_names_each_file_once(run, tiny_bundle: Path) -> None:
+    code, out, _ = run("bench", tiny_bundle, "--rounds", 1)
+    assert code == 0
+    assert out.count("LiteRT fp16") == out.count("LiteRT int8") == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [(("B17",), "neither a bundle's folder nor a size"), (("T16", "--rounds", 0), "--rounds 0")],
+)
+def test_what_can_not_be_measured_is_said(run, args: tuple[str, ...], words: str) -> None:
+    code, _, err = run("bench", *args)
+    assert code == 2
+    assert words in err
+
+
+def test_facts_count_each_tensor_once(tiny_bundle: Path) -> None:
+    file = next(tiny_bundle.glob("*fp16.tflite"))
+    graph, found = read_graph(file), facts(file)
+    assert found["ops"] == len(graph.ops)
+    assert found["bytes"] == file.stat().st_size
+    touched = [t.index for op in graph.ops for t in (*op.inputs, *op.outputs) if t is not None]
+    assert found["tensors"] == len(set(touched)) < len(touched)
+    assert found["findings"] == {}
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_variant: Variant) -> torch.nn.Module:
+    return Untouched(build_tower(tiny_variant, load(tiny_variant, "synthetic").state_dict), torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def image(tiny_variant: Variant) -> np.ndarray:
+    from skimage import data
+
+    return preprocess(data.chelsea(), tiny_variant.image_size)
+
+
+@pytest.mark.skipif(bool(contenders.missing()), reason="the bench extra is not installed")
+def test_every_contender_gives_pytorchs_embedding(reference, image, tiny_bundle: Path, tmp_path: Path) -> None:
+    expected = contenders.eager(reference, image, 1)()
+    contenders.export_onnx(reference, torch.from_numpy(image), tmp_path / "t.onnx")
+    contenders.quantize_onnx(tmp_path / "t.onnx", tmp_path / "t8.onnx")
+    runs = {
+        "onnxruntime": (contenders.onnx_runtime(tmp_path / "t.onnx", image, 1), 1 - 1e-9),
+        "onnxruntime int8": (contenders.onnx_runtime(tmp_path / "t8.onnx", image, 1), 0.999),
+        "openvino": (contenders.openvino(tmp_path / "t.onnx", image, 1), 1 - 1e-9),
+        "litert": (contenders.litert(next(tiny_bundle.glob("*fp16.tflite")), image, 1), 0.99999),
+    }
+    for name, (run, least) in runs.items():
+        assert compare([expected], [run()]).cosine > least, name
+
+
+def test_missing_packages_are_named(monkeypatch) -> None:
+    monkeypatch.setattr(contenders, "find_spec", lambda name: None if name == "openvino" else find_spec("json"))
+    assert contenders.missing() == ["openvino"]
+
+
+def test_a_weight_cache_changes_nothing_and_a_changed_file_gets_another(image, tiny_bundle: Path, tmp_path) -> None:
+    source = next(tiny_bundle.glob("*fp16.tflite"))
+    model = tmp_path / "m.tflite"
+    model.write_bytes(source.read_bytes())
+    plain = open_model(source, threads=1).run({"image": image})["embedding"]
+    cache = tmp_path / "cache"
+    for _ in range(2):  # writes it, reads it
+        cached = open_model(model, threads=1, weight_cache=cache).run({"image": image})["embedding"]
+        np.testing.assert_array_equal(cached, plain)
+    assert len(list(cache.iterdir())) == 1
+    os.utime(model, ns=(1, 1))
+    open_model(model, threads=1, weight_cache=cache)
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_a_weight_cache_is_the_cpus_and_needs_a_folder(tiny_bundle: Path, tmp_path: Path) -> None:
+    file = next(tiny_bundle.glob("*fp16.tflite"))
+    with pytest.raises(InputError, match="no weight cache"):
+        open_model(file, backend="gpu", weight_cache=tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="give another folder"):
+        open_model(file, weight_cache=tmp_path / "file")
