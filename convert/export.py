@@ -49,6 +49,15 @@ def export_tflite(
             lightweight_conversion=lightweight
         )
     edge.export(str(path))
+    _forget_graph()
+
+
+def _forget_graph() -> None:
+    """torch.export (2.14) keeps the nodes of its last graph in a global, and with them the module's weights: of G14,
+    7.5 GB that quantizing needs."""
+    from torch.fx.experimental import proxy_tensor
+
+    getattr(proxy_tensor, "_FAKE_TENSOR_ID_TO_PROXY_MAP_FOR_EXPORT", {}).clear()
 
 
 def _check_contiguous(module: nn.Module) -> None:

@@ -16,6 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
+import tempfile
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -26,6 +29,7 @@ from pecore.errors import InputError
 LOGIT_SCALE = 100.0  # what CLIP training clamps it to, and where it usually ends
 CHUNK = 1 << 18  # numbers drawn at a time: what fits a CPU cache is several times faster
 MASSIVE = (1.0, -0.9, -0.8, 0.7)  # in amplitudes; they sum to 0, so the mean over channels stays the image's
+SPILL = 4 << 30  # bytes of weights from which they are kept in a file, not in memory
 AMPLITUDE_LIMIT = 1e5  # beyond it float32 itself loses digits of the image: no fair reference
 
 # Standard deviations; a weight matrix's is its gain (1 where none is given) / sqrt(fan_in), which keeps variance.
@@ -48,10 +52,31 @@ def synthetic_state_dict(variant: Variant, seed: int = 0, amplitude: float = 400
     """
     if not 0 <= amplitude <= AMPLITUDE_LIMIT:
         raise InputError(f"amplitude {amplitude:g} is not between 0 and {AMPLITUDE_LIMIT:g}: try 400")
-    state_dict = {key: _tensor(key, shape, variant, seed) for key, shape in tower_shapes(variant).items()}
+    shapes = tower_shapes(variant)
+    state_dict = {}
+    spilled = _spilled(shapes) if 4 * sum(map(math.prod, shapes.values())) > SPILL else {}
+    for key, shape in shapes.items():
+        tensor = _tensor(key, shape, variant, seed)
+        state_dict[key] = spilled[key].copy_(tensor) if spilled else tensor
     if amplitude:
         _add_massive_activations(state_dict, variant, seed, amplitude)
     return state_dict
+
+
+def _spilled(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """Room for the tensors in a temporary file without a name: the system can take back the memory of what it has
+    written there, as it can for a checkpoint that is mapped."""
+    sizes = [math.prod(shape) for shape in shapes.values()]
+    try:
+        with tempfile.TemporaryFile(prefix="pecore-") as file:
+            os.posix_fallocate(file.fileno(), 0, 4 * sum(sizes))  # a mapped file that outgrows the disk is a SIGBUS
+            store = torch.from_numpy(np.memmap(file, np.float32, "r+", shape=(sum(sizes),)))
+    except OSError as error:
+        raise InputError(
+            f"{tempfile.gettempdir()} has no room for {4 * sum(sizes) / 1e9:.1f} GB of synthetic weights "
+            f"({error.strerror}): set TMPDIR to a folder that has"
+        ) from error
+    return {key: part.reshape(shape) for (key, shape), part in zip(shapes.items(), store.split(sizes))}
 
 
 def normal(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:

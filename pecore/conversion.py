@@ -13,7 +13,7 @@ from convert.card import model_card
 from convert.checkpoint import Weights
 from convert.export import export_tflite
 from convert.fingerprint import fingerprint
-from convert.quantize import PRECISIONS, quantize
+from convert.quantize import PRECISIONS, write_precisions
 from convert.variants import Variant, build_tower, find_timm
 from pecore.errors import GateError, InputError
 from pecore.preprocess import preprocess
@@ -174,6 +174,8 @@ def convert(
             difference = exactness.max_difference(model, scales, images[0], keep_norm_weights, output)
             checks.append(gates.exact_gate(difference, form))
             made = {p: path for p, path in files.items() if (p == "int8") == keep_norm_weights}
+            source = made.get("fp32", staged.folder / "source.tflite")
+            stage("converting to float32 .tflite")
             tower = rewrite(
                 model,
                 scales,
@@ -182,8 +184,10 @@ def convert(
                 input_range=value_range,
                 keep_norm_weights=keep_norm_weights,
             )
-            _export(tower, torch.from_numpy(inputs[0]["image"]), made, output.names, staged.folder, stage)
-        del model, tower
+            export_tflite(tower, {"image": torch.from_numpy(inputs[0]["image"])}, source, output.names)
+            del tower  # of a large one, quantizing needs the room
+            write_precisions(source, made, stage)
+        del model
 
         for precision, path in files.items():
             checks.append(gates.graph_gate(path, options.runtime))
@@ -222,26 +226,6 @@ def _about_output(output: Output, variant: Variant, name: str, array: np.ndarray
     else:
         meaning = "the image's embedding, L2-normalised" if name == "embedding" else "the head's output, as it is"
     return {"name": name, "dtype": "float32", "shape": list(array.shape), "meaning": meaning}
-
-
-def _export(
-    tower: torch.nn.Module,
-    image: torch.Tensor,
-    files: dict[str, Path],
-    outputs: tuple[str, ...],
-    folder: Path,
-    stage: Callable[[str], None],
-) -> None:
-    """Write `tower` in each of the precisions asked for."""
-    source = files.get("fp32", folder / "source.tflite")
-    stage("converting to float32 .tflite")
-    export_tflite(tower, {"image": image}, source, outputs)
-    for precision in files:
-        if precision != "fp32":
-            stage(f"quantizing to {precision}")
-            quantize(source, files[precision], precision)
-    if "fp32" not in files:
-        source.unlink()
 
 
 def about_weights(weights: Weights) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from convert import bundle, parts
 from convert.export import export_tflite
-from convert.quantize import PRECISIONS, quantize
+from convert.quantize import PRECISIONS, write_precisions
 from convert.text_tower import TextConfig, TextWeights, build_text_tower, text_config, tokenizer
 from convert.variants import Variant
 from pecore.conversion import SIGNATURE, Result
@@ -93,7 +93,6 @@ def convert_text(
         checks = [gates.headroom_gate(reductions)]
         inputs = [{"tokens": row.numpy()} for row in tokens]
         files = {p: staged.folder / f"{variant.artefact}_text_{p}.tflite" for p in dict.fromkeys(options.precisions)}
-        source = staged.folder / "source.tflite"
         for keep_norm_weights in sorted({p == "int8" for p in files}):
             form = "text tower with norm weights kept" if keep_norm_weights else "text tower"
             stage(f"comparing the {form} with open_clip in float64")
@@ -102,16 +101,12 @@ def convert_text(
             exact = gates.exact_gate(difference, form)
             checks.append(replace(exact, detail=detail) if exact.outcome == "passed" else exact)
             stage("converting to float32 .tflite")
+            made = {p: path for p, path in files.items() if (p == "int8") == keep_norm_weights}
+            source = made.get("fp32", staged.folder / "source.tflite")
             tower = rewrite_text(model, scales, tokenize.end, keep_norm_weights=keep_norm_weights)
             export_tflite(tower, {"tokens": tokens[0]}, source, ("text_embedding",))
             del tower
-            for precision in set(files) - {"fp32"}:
-                if (precision == "int8") == keep_norm_weights:
-                    stage(f"quantizing to {precision}")
-                    quantize(source, files[precision], precision)
-            if "fp32" in files and not keep_norm_weights:
-                source.rename(files["fp32"])
-            source.unlink(missing_ok=True)
+            write_precisions(source, made, stage)
         del model
         for precision, path in files.items():
             checks.append(_reported(gates.graph_gate(path, options.runtime), options.gpu))

@@ -9,7 +9,7 @@ Nothing here is special to the Perception Encoder: any timm `Eva` tower of pre-n
 gated MLPs, with RoPE or without.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -358,18 +358,42 @@ def rewrite(
         UnsupportedTowerError: a part of the tower that no rewrite covers, by module name.
         ValueError: the output asks for a block that is not there.
     """
-    scales = scales or Scales()
+    parts = rewrite_parts(
+        model,
+        scales or Scales(),
+        output=output,
+        input_layout=input_layout,
+        input_range=input_range,
+        dtype=dtype,
+        keep_norm_weights=keep_norm_weights,
+    )
+    (_, stem), *blocks, (_, tower) = parts
+    tower.stem, tower.blocks = stem, nn.ModuleList(block for _, block in blocks)
+    return tower.eval()
+
+
+def rewrite_parts(
+    model: Any,
+    scales: Scales,
+    *,
+    output: Output | None = None,
+    input_layout: str = "nchw",
+    input_range: str = "-1..1",
+    dtype: torch.dtype = torch.float32,
+    keep_norm_weights: bool = False,
+) -> Iterator[tuple[str, Any]]:
+    """The parts of `rewrite`'s tower in the order in which they run, each made when it is asked for: `stem`, `blocks.0`
+    and so on, by their names in it, and last, under "", a `Tower` without stem and blocks, whose `end` is the rest. So
+    a tower that would not fit in memory twice can be run with one block more."""
     check_tower(model)
     output = output or default_output(model)
     check_output(model, output)
     rope, centre = rotation(model, dtype), not output.shows_stream(model)
-    blocks = [
-        rewrite_block(model, i, rope, scales, dtype, keep_norm_weights, centre)
-        for i in range(output.blocks(len(model.blocks)))
-    ]
-    stem = Stem(model, scales, input_layout, input_range, dtype, centre)
+    yield "stem", Stem(model, scales, input_layout, input_range, dtype, centre)
+    for i in range(output.blocks(len(model.blocks))):
+        yield f"blocks.{i}", rewrite_block(model, i, rope, scales, dtype, keep_norm_weights, centre)
     tail = rewrite_tail(model, scales, output, input_layout == "nhwc", dtype, keep_norm_weights)
-    return Tower(stem, blocks, **tail).eval()
+    yield "", Tower(nn.Identity(), [], **tail).eval()
 
 
 def _require(condition: bool, module: str, what: str) -> None:

@@ -21,7 +21,7 @@ from rewrites.matmul import MatMul
 from rewrites.norm import ScaledLayerNorm, UnitNorm
 from rewrites.output import FeatureMap, Output
 from rewrites.pool import MeanPool
-from rewrites.tower import GatedMlp, Scales, Tower, rewrite
+from rewrites.tower import GatedMlp, Scales, Tower, default_output, rewrite_parts
 
 FP16_MAX = 65504.0
 FP16_SMALLEST_NORMAL = 2.0**-14
@@ -83,13 +83,36 @@ class Reduction:
         return vars(self) | {"smallest": smallest, "largest": self.largest, "headroom": self.headroom}
 
 
-def measure(tower: Tower, scales: Scales, images: Sequence[Tensor]) -> list[Reduction]:
+def measure(tower: nn.Module, scales: Scales, images: Sequence[Tensor]) -> list[Reduction]:
     """Run the tower, rewritten with `scales`, on `images` (each its input's shape); its reductions, in its order."""
     found: dict[str, Reduction] = {}
-    with torch.no_grad(), _watching(tower, scales, found):
+    with torch.no_grad(), _watching(tower, "", scales, found):
         for image in images:
             tower(image)
     return [found[name] for name, _ in tower.named_modules() if name in found]
+
+
+def measure_by_parts(
+    model: Any, scales: Scales, images: Sequence[Tensor], output: Output | None = None
+) -> list[Reduction]:
+    """The same of timm's tower `model` when it is rewritten to give `output`, with one block of the rewritten tower in
+    memory at a time."""
+    output = output or default_output(model)
+    layer = f"blocks.{output.block(len(model.blocks))}" if output.has_features else None
+    found: dict[str, Reduction] = {}
+    streams, order = list(images), []
+    shown: Sequence[Tensor | None] = [None] * len(images)
+    for name, part in rewrite_parts(model, scales, output=output):
+        with torch.no_grad(), _watching(part, name, scales, found):
+            if isinstance(part, Tower):
+                for stream, features in zip(streams, shown):
+                    part.end(stream, features if part.layer is not None else None)
+            else:
+                streams = [part(stream) for stream in streams]
+        if name == layer:
+            shown = streams
+        order += [inner for inner, _ in part.named_modules(prefix=name)]
+    return [found[name] for name in order if name in found]
 
 
 def carried(name: str, scales: Scales) -> float:
@@ -138,7 +161,7 @@ def fit_scales(model: Any, images: Sequence[Tensor], output: Output | None = Non
     """The scales that timm's tower `model` asks for on `images` when it is to give `output`, and its reductions under
     them."""
     first = Scales()
-    reductions = measure(rewrite(model, first, output=output), first, images)
+    reductions = measure_by_parts(model, first, images, output)
     scales = choose_scales(reductions)
     return scales, rescaled(reductions, scales)
 
@@ -154,7 +177,9 @@ def _fitting(sum_of_squares: float, limit: float) -> float:
 
 
 @contextmanager
-def _watching(tower: Tower, scales: Scales, found: dict[str, Reduction]) -> Iterator[None]:
+def _watching(part: nn.Module, prefix: str, scales: Scales, found: dict[str, Reduction]) -> Iterator[None]:
+    """Record the reductions of a tower's part, called `prefix` in it, while it runs."""
+
     def record(
         name: str, kind: str, largest: Tensor, smallest: float, peak: Tensor, scale: float | None = None
     ) -> None:
@@ -189,9 +214,9 @@ def _watching(tower: Tower, scales: Scales, found: dict[str, Reduction]) -> Iter
     def on_gated(name: str, module: nn.Module, args: tuple[Tensor]) -> None:
         record(name, "gate", args[0].abs().max(), math.nan, args[0].abs().max(), 1.0)
 
-    gated = {f"{name}.fc2": f"{name}.act" for name, m in tower.named_modules() if isinstance(m, GatedMlp)}
+    gated = {f"{name}.fc2": f"{name}.act" for name, m in part.named_modules(prefix=prefix) if isinstance(m, GatedMlp)}
     handles = []
-    for name, module in tower.named_modules():
+    for name, module in part.named_modules(prefix=prefix):
         if name in gated:
             handles.append(module.register_forward_pre_hook(partial(on_gated, gated[name])))
         if isinstance(module, FeatureMap):
