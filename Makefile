@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-gpu android web lint types gpu-driver setup clean
+.PHONY: demo test test-gpu android web bench lint types gpu-driver setup clean
 
 setup: $(READY)
 
@@ -36,6 +36,17 @@ android:
 # The web page, in Chromium; screenshots in build/web (docs/web.md).
 web: $(READY)
 	BIN=$(BIN) web_demo/ci.sh
+
+# Every figure of docs/benchmarks.md again; on a machine that does nothing else.
+bench: $(READY) build/onnx2tf/bin/onnx2tf
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	rm -rf build/bench
+	$(BIN)/python -m benchmarks
+
+# It pins versions that nothing else here can use.
+build/onnx2tf/bin/onnx2tf:
+	$(PYTHON) -m venv build/onnx2tf
+	build/onnx2tf/bin/python -m pip install --quiet --disable-pip-version-check onnx2tf==1.29.24
 
 lint: $(READY)
 	$(BIN)/ruff check .

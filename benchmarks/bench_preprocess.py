@@ -7,10 +7,9 @@ from an array `Image.fromarray` comes before it, and from a JPEG file opening an
 """
 
 import argparse
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
+from pecore.pairing import paired, ratio, spread
 from pecore.preprocess import preprocess
 
 PHOTO = (4032, 3024)
@@ -46,17 +46,10 @@ def main() -> None:
         print("| from | ours, ms | Pillow, ms | ratio, median | quartiles |")
         print("|---|---|---|---|---|")
         for name, (image, theirs) in cases.items():
-            times: list[tuple[float, float]] = []
-            for _ in range(options.rounds + 1):
-                start = time.perf_counter()
-                theirs()
-                between = time.perf_counter()
-                preprocess(image, options.size)
-                times.append((time.perf_counter() - between, between - start))
-            ratios = [ours / bare for ours, bare in times[1:]]
-            low, middle, high = statistics.quantiles(ratios, n=4)
-            ours, bare = (1000 * statistics.median(t[i] for t in times[1:]) for i in (0, 1))
-            print(f"| {name} | {ours:.1f} | {bare:.1f} | {middle:.2f} | {low:.2f} to {high:.2f} |")
+            times = paired({"ours": partial(preprocess, image, options.size), "Pillow": theirs}, options.rounds, warm=1)
+            found = ratio(times["ours"], times["Pillow"])
+            ours, bare = (1000 * spread(t).median for t in times.values())
+            print(f"| {name} | {ours:.1f} | {bare:.1f} | {found.median:.2f} | {found.low:.2f} to {found.high:.2f} |")
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ measured is memory, not the disk. Random directions: the time does not depend on
 """
 
 import argparse
-import statistics
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from pecore.index import read_index, top_k, write_index
+from pecore.pairing import paired, ratio, spread
 
 BLOCK = 8192
 
@@ -44,18 +44,15 @@ def main() -> None:
         print("|---|---|---|---|---|")
         for count in options.queries:
             queries = directions(count)
-            ours, bare = [], []
-            for _ in range(options.rounds + 1):
-                start = time.perf_counter()
-                np.dot(embeddings, queries.T)
-                between = time.perf_counter()
-                top_k(queries, embeddings, options.top)
-                ours.append(time.perf_counter() - between)
-                bare.append(between - start)
-            ratios = [a / b for a, b in zip(ours[1:], bare[1:])]  # the first round reads the file
-            low, middle, high = statistics.quantiles(ratios, n=4)
-            times = (1000 * statistics.median(t[1:]) for t in (ours, bare))
-            cells = [str(count), *(f"{t:.1f}" for t in times), f"{middle:.2f}", f"{low:.2f} to {high:.2f}"]
+            runs = {
+                "ours": partial(top_k, queries, embeddings, options.top),
+                "product": partial(np.dot, embeddings, queries.T),
+            }
+            times = paired(runs, options.rounds, warm=1)  # the first round reads the file
+            found = ratio(times["ours"], times["product"])
+            medians = (1000 * spread(t).median for t in times.values())
+            cells = [str(count), *(f"{t:.1f}" for t in medians), f"{found.median:.2f}"]
+            cells.append(f"{found.low:.2f} to {found.high:.2f}")
             print(f"| {' | '.join(cells)} |")
 
 

@@ -1,5 +1,6 @@
 """A torch module -> a float32 `.tflite` with a named signature, through litert-torch."""
 
+import gc
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,15 +50,17 @@ def export_tflite(
             lightweight_conversion=lightweight
         )
     edge.export(str(path))
+    del edge, named
     _forget_graph()
 
 
 def _forget_graph() -> None:
-    """torch.export (2.14) keeps the nodes of its last graph in a global, and with them the module's weights: of G14,
-    7.5 GB that quantizing needs."""
+    """Let go of the module's weights: torch.export (2.14) keeps the nodes of its last graph in a global, and the rest of
+    it hangs together in cycles. Of G14 they are 7.5 GB that quantizing needs."""
     from torch.fx.experimental import proxy_tensor
 
     getattr(proxy_tensor, "_FAKE_TENSOR_ID_TO_PROXY_MAP_FOR_EXPORT", {}).clear()
+    gc.collect()
 
 
 def _check_contiguous(module: nn.Module) -> None:

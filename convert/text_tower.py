@@ -66,9 +66,15 @@ class TextWeights:
 
 @lru_cache
 def text_config(variant: Variant) -> TextConfig:
-    """The sizes of the variant's text tower, from the table that open_clip carries."""
+    """The sizes of the variant's text tower, from the table that open_clip carries.
+
+    Raises:
+        InputError: it has none.
+    """
     import open_clip
 
+    if not variant.open_clip_name:
+        raise InputError(f"{variant.size} has no text tower: the core towers have, such as B16")
     config = open_clip.get_model_config(variant.open_clip_name)
     return TextConfig(**config["text_cfg"], output_dim=config["embed_dim"])
 

@@ -64,7 +64,7 @@ def open_bundle(folder: str | Path) -> Bundle:
         ) from error
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); convert the model again") from error
-    missing = [key for key in ("variant", "weights", "files", "input") if key not in manifest]
+    missing = [key for key in ("variant", "weights", "files", "input", "tower_output") if key not in manifest]
     if missing:
         raise InputError(
             f"{path} describes no vision tower (it lacks {', '.join(missing)}); make one with `pecore convert`"

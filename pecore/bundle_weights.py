@@ -1,4 +1,4 @@
-"""The weights that a bundle was made from, loaded again and known to be the same."""
+"""What a bundle was made from: its weights, loaded again and known to be the same, and what it was to give."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ from convert.fingerprint import fingerprint
 from convert.variants import Variant
 from pecore.bundle import Bundle
 from pecore.errors import InputError
+from rewrites.output import Output
 
 
 def weights_of(bundle: Bundle, checkpoint: Path | None = None) -> Weights:
@@ -26,3 +27,8 @@ def weights_of(bundle: Bundle, checkpoint: Path | None = None) -> Weights:
     if about.get("fingerprint") != fingerprint(weights.state_dict):
         raise InputError(f"{weights.source} is not what {bundle.folder} was made from, {made_from}: give that one")
     return weights
+
+
+def output_of(bundle: Bundle) -> Output:
+    """What the bundle's graphs give back."""
+    return Output(**bundle.manifest["tower_output"])

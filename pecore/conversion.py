@@ -250,6 +250,7 @@ def _finish(
 ) -> Result:
     ops = {c.subject: c.figures["ops"] for c in checks if c.gate == "graph"}
     about = {"name": bundle_name(variant, options), "weights": about_weights(weights)}
+    unit = output.names[0] == "embedding"
     manifest = {
         "format": 1,
         **about,
@@ -264,17 +265,12 @@ def _finish(
         "outputs": tensors["outputs"],
         "tower_output": asdict(output),
         "preprocessing": PREPROCESSING,
-        "logit_scale": weights.logit_scale if output.names[0] == "embedding" else None,
+        "logit_scale": weights.logit_scale if unit else None,
         "prompt_templates": [],
         "scales": asdict(scales),
         "self_test": {
             "reference": {"name": REFERENCE, **parts.file_entry(staged.folder / REFERENCE)},
-            "thresholds": {
-                path.name: {
-                    kind: dict(gates.limits(kind, precision, output.names[0] == "embedding")) for kind in device.KINDS
-                }
-                for precision, path in files.items()
-            },
+            "thresholds": {path.name: device.thresholds(precision, unit) for precision, path in files.items()},
         },
         "versions": report.versions(),
         "gates": [

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from ai_edge_litert.compiled_model import CompiledModel, GpuOptions, HardwareAccelerator, Options
+from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, GpuOptions, HardwareAccelerator, Options
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from pecore.errors import InputError
@@ -52,7 +52,11 @@ class Model(Protocol):
 
 
 def open_model(
-    path: str | Path, backend: Backend = "cpu", threads: int | None = None, precision: Precision = "fp16"
+    path: str | Path,
+    backend: Backend = "cpu",
+    threads: int | None = None,
+    precision: Precision = "fp16",
+    weight_cache: Path | None = None,
 ) -> Model:
     """Load a `.tflite`.
 
@@ -63,9 +67,13 @@ def open_model(
             `tensorflow` is TensorFlow's own interpreter, an independent build of the CPU kernels.
         threads: CPU threads, by default one per core; the GPU takes none.
         precision: what the GPU computes in; the CPU computes in the graph's own types.
+        weight_cache: a folder for XNNPACK's packed weights (`cpu` alone): the next load of this file maps them instead
+            of packing them again. They take about the bytes of the float32 weights; docs/benchmarks.md has what it is
+            worth.
 
     Raises:
-        InputError: no such backend or precision, not a `.tflite`, TensorFlow missing, or a GPU that refuses the graph.
+        InputError: no such backend or precision, a folder that can't be written to, not a `.tflite`, TensorFlow
+            missing, or a GPU that refuses the graph.
     """
     if backend not in ("cpu", "gpu", "tensorflow"):
         raise InputError(f"{backend!r} is no backend; take cpu, gpu or tensorflow")
@@ -73,10 +81,14 @@ def open_model(
         raise InputError(f"{precision!r} is no GPU precision; take fp16 or fp32")
     if threads is not None and threads < 1:
         raise InputError(f"{threads} threads can't run anything; take 1 or more")
+    if weight_cache is not None and backend != "cpu":
+        raise InputError(f"the {backend} backend has no weight cache; leave weight_cache out, or take the cpu backend")
     path = Path(path)
     check_model_file(path)
     if backend == "gpu":
         return LiteRtGpuModel(path, precision)
+    if weight_cache is not None:
+        return LiteRtCachedModel(path, threads or os.cpu_count() or 1, weight_cache)
     interpreter = LiteRtCpuModel if backend == "cpu" else TensorFlowModel
     return interpreter(path, threads or os.cpu_count() or 1)
 
@@ -158,32 +170,22 @@ class TensorFlowModel(_InterpreterModel):
         super().__init__(path, tf.lite.Interpreter(str(path), num_threads=threads))
 
 
-class LiteRtGpuModel:
-    """LiteRT's `CompiledModel` on the ML Drift delegate, strict: every op on the GPU, or an InputError."""
+class _CompiledModel:
+    """LiteRT's `CompiledModel` interface, with buffers that are made once."""
 
-    def __init__(self, path: Path, precision: Precision) -> None:
+    def __init__(self, path: Path, options: Options) -> None:
         self.path = path
-        options = Options(
-            hardware_accelerators=HardwareAccelerator.GPU, gpu_options=GpuOptions(enforce_f32=precision == "fp32")
-        )
-        try:
-            self._model = CompiledModel.from_file(str(path), options=options)
-        except RuntimeError as error:
-            reason = _last_line(error)
-            raise InputError(f"the GPU delegate refused {path} ({reason}); `pecore validate` says why") from error
-        if not self._model.is_fully_accelerated():
-            raise InputError(f"{path} would run partly on the CPU; `pecore validate` says which ops the GPU refused")
-        signature = next(iter(self._model.get_signature_list()))
+        self._model = CompiledModel.from_file(str(path), options=options)
+        self._signature = signature = next(iter(self._model.get_signature_list()))
         self.inputs = _specs(self._model.get_input_tensor_details(signature))
         self.outputs = _specs(self._model.get_output_tensor_details(signature))
-        self._signature = signature
         self._input_buffers = {name: self._model.create_input_buffer_by_name(signature, name) for name in self.inputs}
         self._output_buffers = {
             name: self._model.create_output_buffer_by_name(signature, name) for name in self.outputs
         }
 
     def run(self, inputs: Arrays) -> Arrays:
-        """See `Model.run`. Waits for the GPU: reading a buffer synchronises."""
+        """See `Model.run`. Waits for a GPU: reading a buffer synchronises."""
         check_inputs(self.path, self.inputs, inputs)
         for name, array in inputs.items():
             self._input_buffers[name].write(array)
@@ -192,6 +194,36 @@ class LiteRtGpuModel:
             name: self._output_buffers[name].read(int(np.prod(spec.shape)), spec.dtype).reshape(spec.shape)
             for name, spec in self.outputs.items()
         }
+
+
+class LiteRtCachedModel(_CompiledModel):
+    """XNNPACK with its packed weights in a file. The interpreter's Python interface does not offer that."""
+
+    def __init__(self, path: Path, threads: int, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            about = path.stat()
+        except OSError as error:
+            raise InputError(f"can't keep packed weights in {folder}: {error.strerror}; give another folder") from error
+        # XNNPACK looks for weights by their place in the model file, whatever that holds by now: a changed file needs
+        # another name.
+        cache = folder / f"{path.stem}-{about.st_size}-{about.st_mtime_ns}.xnnpack"
+        cpu = CpuOptions(num_threads=threads, xnnpack_weight_cache_path=str(cache))
+        super().__init__(path, Options(hardware_accelerators=HardwareAccelerator.CPU, cpu_options=cpu))
+
+
+class LiteRtGpuModel(_CompiledModel):
+    """`CompiledModel` on the ML Drift delegate, strict: every op on the GPU, or an InputError."""
+
+    def __init__(self, path: Path, precision: Precision) -> None:
+        gpu = GpuOptions(enforce_f32=precision == "fp32")
+        try:
+            super().__init__(path, Options(hardware_accelerators=HardwareAccelerator.GPU, gpu_options=gpu))
+        except RuntimeError as error:
+            reason = _last_line(error)
+            raise InputError(f"the GPU delegate refused {path} ({reason}); `pecore validate` says why") from error
+        if not self._model.is_fully_accelerated():
+            raise InputError(f"{path} would run partly on the CPU; `pecore validate` says which ops the GPU refused")
 
 
 def check_inputs(path: Path, specs: dict[str, TensorSpec], inputs: Arrays) -> None:

@@ -13,12 +13,12 @@ from convert import bundle
 from convert.card import model_card
 from convert.variants import Variant, build_tower
 from pecore.bundle import Bundle, open_bundle
-from pecore.bundle_weights import weights_of
+from pecore.bundle_weights import output_of, weights_of
 from pecore.errors import InputError
 from pecore.preprocess import preprocess
 from pecore.runtime import open_model
 from pecore.text_conversion import REFERENCE as TEXT_REFERENCE
-from rewrites.tower import Scales, rewrite
+from rewrites.tower import Scales
 from validate import device, exactness, gates, headroom
 from validate.gates import Check
 from validate.gpu_child import noise
@@ -122,10 +122,11 @@ def _judge_weights(made: Bundle, options: Options, stage: Callable[[str], None])
     images = [torch.from_numpy(preprocess(image, variant.image_size)) for _, image in photographs()]
     stage(f"measuring headroom on {len(images)} photographs")
     scales = Scales(**manifest["scales"])  # the bundle's own: what was converted is what is judged
+    output = output_of(made)
     checks = []
     for kept in sorted({precision == "int8" for precision in made.files()}):
         form = "tower with norm weights kept" if kept else "tower"
         stage(f"comparing the {form} with timm in float64")
-        checks.append(gates.exact_gate(exactness.max_difference(model, scales, images[0], kept), form))
-    reductions = headroom.measure(rewrite(model, scales), scales, images)
+        checks.append(gates.exact_gate(exactness.max_difference(model, scales, images[0], kept, output), form))
+    reductions = headroom.measure_by_parts(model, scales, images, output)
     return [*checks, gates.headroom_gate(reductions)]

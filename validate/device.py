@@ -16,22 +16,23 @@ import numpy as np
 
 from pecore.errors import InputError
 from validate import parity
-from validate.gates import THRESHOLDS, Check, Outcome, beyond
+from validate.gates import Check, Outcome, beyond, is_unit, limits
 
 KINDS = ("cpu", "gpu fp16", "gpu fp32")
-"""What a device computes on, and in; the keys of `THRESHOLDS`."""
+"""What a device computes on, and in; the first keys of `gates.THRESHOLDS`."""
 
 
-def thresholds(precision: str) -> dict[str, dict[str, float]]:
-    """Kind -> figure -> worst value that passes, for a file with weights in `precision`.
+def thresholds(precision: str, unit: bool = True) -> dict[str, dict[str, float]]:
+    """Kind -> figure -> worst value that passes, for a file with weights in `precision` whose (first) output is a unit
+    vector, or is not.
 
     A device is held against PyTorch, where the GPU gate has the same file on the CPU: what the weights' rounding may do
     and what the GPU may do come together.
     """
-    rounding = THRESHOLDS["cpu", precision]
+    rounding = limits("cpu", precision, unit)
     chosen = {"cpu": dict(rounding)}
     for kind in KINDS[1:]:
-        computing = THRESHOLDS[kind, precision]
+        computing = limits(kind, precision, unit)
         chosen[kind] = {
             "correlation": _together(rounding["cosine"], computing["correlation"]),
             "norm_error": rounding["norm_error"] + computing["norm_error"],
@@ -41,7 +42,7 @@ def thresholds(precision: str) -> dict[str, dict[str, float]]:
 
 def _together(first: float, second: float) -> float:
     """The least cosine of two vectors of which each has one of these with a third: the angles add up."""
-    return math.cos(math.acos(first) + math.acos(second))
+    return math.cos(sum(math.acos(min(cosine, 1.0)) for cosine in (first, second)))
 
 
 def read_device_report(path: Path) -> dict[str, Any]:
@@ -91,10 +92,10 @@ def _judge(gate: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]], refe
         return Check("device", subject, backend, "skipped", gate["detail"])
     if subject not in files or told.get("sha256") != files[subject]["sha256"]:
         raise InputError(f"the report judges a {subject} that is not this bundle's: run the self-test with this bundle")
-    limits = thresholds(files[subject]["precision"])[told["kind"]]
+    worst = thresholds(files[subject]["precision"], all(map(is_unit, reference)))[told["kind"]]
     about = {key: told[key] for key in ("kind", "latency_ms") if key in told}
     if not told.get("outputs"):  # it did not run
-        return Check("device", subject, backend, "failed", gate["detail"], about, limits)
+        return Check("device", subject, backend, "failed", gate["detail"], about, worst)
     outputs = [_decode(text, expected, subject) for text, expected in zip(told["outputs"], reference)]
     if len(told["outputs"]) != len(reference):
         raise InputError(
@@ -102,10 +103,10 @@ def _judge(gate: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]], refe
             "samples: run the self-test with this bundle"
         )
     figures = parity.compare(reference, outputs).as_dict() | {"samples": len(outputs)} | about
-    missed = beyond(figures, limits)
+    missed = beyond(figures, worst)
     detail = f"cosine {figures['cosine']:.7f}, |norm - 1| {figures['norm_error']:.0e}{_latency(about)}"
     return Check(
-        "device", subject, backend, "failed" if missed else "passed", "; ".join(missed) or detail, figures, limits
+        "device", subject, backend, "failed" if missed else "passed", "; ".join(missed) or detail, figures, worst
     )
 
 

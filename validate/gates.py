@@ -230,7 +230,7 @@ def _judged(
             expected += list(there[name]) if apart else [there[name]]
             got += list(here[name]) if apart else [here[name]]
         prefix = "" if i == 0 else f"{name}."
-        units.append(all(_is_unit(array) for array in expected))
+        units.append(all(is_unit(array) for array in expected))
         found = limits(kind, precision, units[-1])
         figures |= {prefix + figure: value for figure, value in parity.compare(expected, got).as_dict().items()}
         thresholds |= {prefix + figure: value for figure, value in found.items()}
@@ -243,7 +243,7 @@ def _is_batch(inputs: Arrays, output: np.ndarray) -> bool:
     return len(first) == 1 and first != {1}
 
 
-def _is_unit(array: np.ndarray) -> bool:
+def is_unit(array: np.ndarray) -> bool:
     """Whether the array is an L2-normalised embedding, for which an absolute difference has a meaning."""
     return abs(float(np.linalg.norm(array.astype(np.float64))) - 1) < 1e-3
 

@@ -21,9 +21,6 @@ android {
     buildFeatures { compose = true }
     androidResources { noCompress += "tflite" }
 
-    // src/test draws with desktop Compose and drives a fake LiteRT: ci/build.sh runs it, this build does not.
-    sourceSets.getByName("test").setRoot("src/none")
-
     compileOptions {
         sourceCompatibility = JavaVersion.VERSION_11
         targetCompatibility = JavaVersion.VERSION_11

@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         headroom,
         inspect,
         labels,
+        list_variants,
         localize,
         search,
         validate,

@@ -68,6 +68,8 @@ def _run(size: str, depth: int, amplitudes: list[float], rows: Any, seed: int, s
     from validate.photographs import photographs
 
     whole = find(size)
+    if whole.family != "core":
+        raise InputError(f"--size {size}: rewrites are taken out of a core tower, which has all of them, such as T16")
     if not 0 <= depth <= whole.depth:
         raise InputError(f"--depth {depth}: {size} has {whole.depth} blocks; take 3, or 0 for all of them")
     variant = replace(whole, depth=depth or whole.depth)

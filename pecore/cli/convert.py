@@ -91,8 +91,6 @@ def convert(
         if text and (given := [name for name, value in about_vision.items() if value]):
             raise InputError(f"{' and '.join(given)}: about a vision tower, leave it out")
         variant = choose_variant(size, variant_name, timm_model, checkpoint, image_size)
-        if text and not variant.open_clip_name:
-            raise InputError(f"{variant.size} has no text tower: the core towers have, --size B16 for one")
         common: Any = {
             "precisions": tuple(p.strip() for p in (precision or ("int8" if text else "fp16")).split(",")),
             "gpu": "require" if require_gpu else "auto" if gpu else "skip",

@@ -87,15 +87,18 @@ def convert_size(
     from convert.checkpoint import load
     from convert.export import export_tflite
     from convert.quantize import quantize
-    from convert.variants import VARIANTS, build_tower, find
+    from convert.variants import build_tower, find
     from pecore.preprocess import preprocess
-    from rewrites.tower import rewrite
+    from rewrites.tower import default_output, rewrite
     from validate.headroom import fit_scales
     from validate.photographs import photographs
 
-    if size.upper() not in {v.size for v in VARIANTS}:
-        raise InputError(f"{size} is neither a file, a bundle's folder nor a size: give one of them, such as B16")
-    variant = find(size)
+    try:
+        variant = find(size)
+    except InputError as error:
+        raise InputError(
+            f"{size} is neither a file, a bundle's folder nor a size: give one of them, such as B16"
+        ) from error
     stage("loading weights")
     loaded = load(variant, source, seed=seed, amplitude=amplitude)
     model = build_tower(variant, loaded.state_dict)
@@ -104,7 +107,7 @@ def convert_size(
     tower = rewrite(model, fit_scales(model, images)[0])
     stage("converting to .tflite")
     whole, path = Path(folder, "fp32.tflite"), Path(folder, f"{variant.artefact}_fp16.tflite")
-    export_tflite(tower, {"image": images[0]}, whole)
+    export_tflite(tower, {"image": images[0]}, whole, default_output(model).names)
     quantize(whole, path, "fp16")
     return path, tower, f", {'SYNTHETIC weights: ' * loaded.synthetic}{loaded.source}"
 
@@ -116,7 +119,7 @@ def from_bundle(path: Path, checkpoint: Path | None, stage: Callable[[str], None
     """
     from convert.variants import Variant, build_tower
     from pecore.bundle import open_bundle
-    from pecore.bundle_weights import weights_of
+    from pecore.bundle_weights import output_of, weights_of
     from rewrites.tower import Scales, rewrite
 
     try:
@@ -135,6 +138,7 @@ def from_bundle(path: Path, checkpoint: Path | None, stage: Callable[[str], None
     tower = rewrite(
         build_tower(Variant(**manifest["variant"]), weights_of(bundle, checkpoint).state_dict),
         Scales(**manifest["scales"]),
+        output=output_of(bundle),
         input_layout=taken["layout"],
         input_range=taken["range"],
         keep_norm_weights=files[path.name]["precision"] == "int8",

@@ -1,5 +1,6 @@
 """The exported graph: how many ops, of what form, under which names, and the same bytes every time."""
 
+import weakref
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -113,6 +114,16 @@ def test_lightweight_conversion_changes_memory_and_not_the_graph(converted, tmp_
 class _Two(torch.nn.Module):
     def forward(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return left + right, left * right
+
+
+def test_the_module_is_let_go(converted, tmp_path) -> None:
+    """What quantizing a large one has room for."""
+    tower = rewrite(converted.model)
+    held = [weakref.ref(p) for p in tower.parameters()]
+    export_tflite(tower, {"image": converted.image}, tmp_path / "x.tflite")
+    del tower
+    assert held
+    assert not any(p() is not None for p in held)
 
 
 def test_several_inputs_and_outputs_keep_their_names(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_convert(size: str, run: Run) -> None:
 
 @pytest.mark.usefixtures("without_export")
 def test_a_failed_gate_is_exit_code_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gates, "THRESHOLDS", {**gates.THRESHOLDS, ("cpu", "fp16"): {"cosine": 1.1}})
+    monkeypatch.setattr(gates, "THRESHOLDS", {**gates.THRESHOLDS, ("cpu", "fp16"): {"cosine": 1.1, "norm_error": 1.0}})
     code, out, _ = run("convert", "--size", "T16", *SYNTHETIC, "--out", "there", "--json")
     assert code == 1
     report = json.loads(out)

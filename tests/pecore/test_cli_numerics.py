@@ -114,6 +114,7 @@ def test_headroom_of_a_timm_model_is_that_of_its_size(run, photo, checkpoint):
         ),
         (["headroom", "--timm-model", "vit_pe_none"], "timm has no model 'vit_pe_none'"),
         (["localize", "Q99"], "Q99 is neither a file, a bundle's folder nor a size"),
+        (["ablate", "--size", "spatial-t16"], "rewrites are taken out of a core tower"),
         (["localize", "missing.tflite"], "missing.tflite"),
     ],
 )
@@ -145,6 +146,7 @@ def made(tmp_path_factory) -> Path:
         "scales": dataclasses.asdict(scales),
         "weights": conversion.about_weights(weights),
         "input": {"layout": "nchw", "range": "-1..1"},
+        "tower_output": {"kind": "embedding"},
         "files": {"manifest.txt": {}, "tiny_fp32.tflite": {"precision": "fp32"}},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))

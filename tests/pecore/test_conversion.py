@@ -1,6 +1,7 @@
 """Weights in, judged bundle out."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ def test_a_failed_gate_goes_beside_the_target(tiny: Variant, tmp_path: Path, mon
     before = _files(target)
     assert good.passed
 
-    monkeypatch.setattr(gates, "THRESHOLDS", {**gates.THRESHOLDS, ("cpu", "fp16"): {"cosine": 1.1}})
+    monkeypatch.setattr(gates, "THRESHOLDS", {**gates.THRESHOLDS, ("cpu", "fp16"): {"cosine": 1.1, "norm_error": 1.0}})
     bad = convert(tiny, weights, target, FP16, _quiet)
     assert not bad.passed
     assert bad.folder == tmp_path / "pe_core_tiny_384.rejected"
@@ -148,12 +149,12 @@ def test_an_error_on_the_way_leaves_nothing(
 ) -> None:
     seen: list[str] = []
 
-    def quantize(source: Path, target: Path, precision: str) -> None:
+    def write_precisions(source: Path, files: dict[str, Path], stage: Callable[[str], None]) -> None:
         seen.extend(p.name for p in tmp_path.iterdir())
-        target.write_bytes(b"half a file")
+        files["fp16"].write_bytes(b"half a file")
         raise error
 
-    monkeypatch.setattr(conversion, "quantize", quantize)
+    monkeypatch.setattr(conversion, "write_precisions", write_precisions)
     with pytest.raises(type(error)):
         convert(tiny, load(tiny, "synthetic"), tmp_path / tiny.artefact, FP16, _quiet)
     assert len(seen) == 1  # it was there, under a name of its own

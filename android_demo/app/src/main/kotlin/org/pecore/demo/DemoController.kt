@@ -16,6 +16,7 @@ import org.pecore.demo.model.SelfTest
 import org.pecore.demo.model.openEncoder
 import java.io.File
 import java.util.Locale
+import java.util.concurrent.CancellationException
 import java.util.concurrent.Executor
 import java.util.concurrent.atomic.AtomicBoolean
 
@@ -58,6 +59,9 @@ class DemoController(
     /** Set from the moment a camera frame is taken until it has been classified: the frames between are dropped. */
     private val busy = AtomicBoolean()
 
+    @Volatile
+    private var closing = false
+
     // The worker's own.
     private var loaded: Loaded? = null
     private var photo: Pixels? = null
@@ -91,13 +95,14 @@ class DemoController(
         }
 
     /** A picked photo: opaque or not, upright; kept, so that another model can classify it as well. */
-    fun photo(argb: IntArray, width: Int, height: Int) =
+    fun photo(argb: IntArray, width: Int, height: Int) {
+        update { copy(input = Input.PHOTO, inputProblem = null) }
         worker.execute {
             photo = Pixels(argb, width, height)
             latencies.reset()
-            update { copy(input = Input.PHOTO, inputProblem = null) }
-            loaded?.let { classify(it, argb, width, height) }
+            loaded?.let { if (state.input == Input.PHOTO) classify(it, argb, width, height) }
         }
+    }
 
     /** A camera's frame; true where it will be classified, and [argb] is this object's until a later frame is taken. */
     fun frame(argb: IntArray, width: Int, height: Int): Boolean {
@@ -112,12 +117,15 @@ class DemoController(
         return true
     }
 
-    fun cameraStarted() =
+    /** At once, as [cameraStopped]: a camera that fails while the worker is busy stays stopped. */
+    fun cameraStarted() {
+        update { copy(input = Input.CAMERA, inputProblem = null, top = emptyList(), timing = null) }
         worker.execute {
             photo = null
+            embedding = null
             latencies.reset()
-            update { copy(input = Input.CAMERA, inputProblem = null, top = emptyList(), timing = null) }
         }
+    }
 
     /** [problem]: why there is no picture, or null where the camera was stopped on purpose. */
     fun cameraStopped(problem: String? = null) =
@@ -138,9 +146,14 @@ class DemoController(
     fun photoFailed(problem: String) = update { copy(inputProblem = problem) }
 
     override fun setLabels(indices: Collection<Int>, on: Boolean) {
-        update { copy(labelsOff = if (on) labelsOff - indices.toSet() else labelsOff + indices) }
+        update {
+            // A tap may come for labels that a load has just taken away.
+            val known = indices.filter { it in labels.indices }.toSet()
+            copy(labelsOff = if (on) labelsOff - known else labelsOff + known)
+        }
         worker.execute {
             val now = state
+            if (now.labels.isEmpty()) return@execute
             now.bundle?.let { settings["off $it"] = now.labelsOff.joinToString("\n") { i -> now.labels[i] } }
             loaded?.let(::rank)
         }
@@ -152,21 +165,34 @@ class DemoController(
             unload()
             update { copy(model = ModelState.Loading("Running the self-test"), selfTest = SelfTestState.Running("Starting")) }
             val outcome =
-                orSentence({ SelfTestState.Failed(it) }) {
-                    val test = SelfTest(bundle ?: Bundle.open(chosenFolder()), device, mapOf("litert" to LITERT_VERSION), nanos)
-                    val result = test.run { step -> update { copy(selfTest = SelfTestState.Running(step)) } }
-                    report = result
-                    SelfTestState.Done(result.passed, result.gates.map(::line))
+                try {
+                    orSentence({ SelfTestState.Failed(it) }) {
+                        val test = SelfTest(bundle ?: Bundle.open(chosenFolder()), device, mapOf("litert" to LITERT_VERSION), nanos)
+                        val result = test.run(::step)
+                        report = result
+                        SelfTestState.Done(result.passed, result.gates.map(::line))
+                    }
+                } catch (_: CancellationException) {
+                    return@execute
                 }
             update { copy(selfTest = outcome) }
             load()
         }
 
-    /** Closes the model; nothing is done afterwards. */
-    fun close() = worker.execute { unload() }
+    private fun step(what: String) {
+        if (closing) throw CancellationException("closed")
+        update { copy(selfTest = SelfTestState.Running(what)) }
+    }
+
+    /** Closes the model, and ends a self-test at its next step; nothing is done afterwards. */
+    fun close() {
+        closing = true
+        worker.execute { unload() }
+    }
 
     private fun load() {
         unload()
+        if (closing) return
         embedding = null
         val bundles = folder()?.listFiles { file -> file.isDirectory && !file.name.startsWith(".") }?.map { it.name }?.sorted().orEmpty()
         val name = settings["bundle"].takeIf { it in bundles } ?: bundles.firstOrNull()
@@ -227,16 +253,16 @@ class DemoController(
                 val end = nanos()
                 latencies.add(start, end)
                 val perSecond = if (state.input == Input.CAMERA) latencies.perSecond(end) else null
-                update { copy(timing = Timing(latencies.last, latencies.median, latencies.runs, perSecond), inputProblem = null) }
+                update { copy(timing = Timing(latencies.last, latencies.median, latencies.recent, perSecond), inputProblem = null) }
                 rank(model)
                 null
             } catch (e: LiteRtException) {
                 "The model stopped on the ${model.encoder.compute.title}: ${e.message}"
+            } catch (e: EncoderException) {
+                // For an output that is not the manifest's.
+                e.message
             } catch (e: IllegalArgumentException) {
                 // Classifier's, for an embedding of NaN: a GPU that overflows.
-                e.message
-            } catch (e: IllegalStateException) {
-                // The encoder's, for an output that is not the manifest's.
                 e.message
             }
         if (problem != null) {

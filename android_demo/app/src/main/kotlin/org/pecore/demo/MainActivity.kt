@@ -5,6 +5,7 @@ import android.content.ClipData
 import android.content.ClipboardManager
 import android.content.Intent
 import android.content.pm.PackageManager
+import android.content.res.Configuration
 import android.graphics.Bitmap
 import android.net.Uri
 import android.os.Build
@@ -63,6 +64,12 @@ class MainActivity : ComponentActivity() {
         }
     }
 
+    /** Night mode comes without a new activity: the system bars' icons change their colour with it. */
+    override fun onConfigurationChanged(newConfig: Configuration) {
+        super.onConfigurationChanged(newConfig)
+        enableEdgeToEdge()
+    }
+
     override fun onStart() {
         super.onStart()
         controller.resume()
@@ -87,13 +94,19 @@ class MainActivity : ComponentActivity() {
 
     private fun readPhoto(uri: Uri) {
         closeCamera()
+        controller.cameraStopped()
         worker.execute {
             try {
                 val bitmap = PhotoReader(contentResolver).read(uri)
                 val argb = IntArray(bitmap.width * bitmap.height)
                 bitmap.getPixels(argb, 0, bitmap.width, 0, 0, bitmap.width, bitmap.height)
-                picture = bitmap.asImageBitmap()
-                controller.photo(argb, bitmap.width, bitmap.height)
+                runOnUiThread {
+                    // A camera that was started since is the later wish.
+                    if (state.input != Input.CAMERA) {
+                        picture = bitmap.asImageBitmap()
+                        controller.photo(argb, bitmap.width, bitmap.height)
+                    }
+                }
             } catch (e: IOException) {
                 controller.photoFailed(e.message ?: "That photo can't be read.")
             }
@@ -138,10 +151,20 @@ class MainActivity : ComponentActivity() {
             controller.cameraStopped()
         }
 
+        /** Frames that were converted meanwhile would slow the runs down. */
+        override fun runSelfTest() {
+            stopCamera()
+            controller.runSelfTest()
+        }
+
         override fun shareReport() {
             val report = controller.report ?: return
             val json = report.toJson()
-            getExternalFilesDir("reports")?.let { File(it, "${report.name}.json").writeText(json) }
+            try {
+                getExternalFilesDir("reports")?.let { File(it, "${report.name}.json").writeText(json) }
+            } catch (_: IOException) {
+                // A full storage: the report is shared all the same.
+            }
             val send = Intent(Intent.ACTION_SEND).setType("text/plain").putExtra(Intent.EXTRA_TEXT, json)
             startActivity(Intent.createChooser(send.putExtra(Intent.EXTRA_SUBJECT, "${report.name} on ${Build.MODEL}"), null))
         }

@@ -30,7 +30,7 @@ enum class Input { NONE, PHOTO, CAMERA }
 /** One bar: [share] is the softmax over the labels that are switched on. */
 data class Guess(val label: String, val share: Double)
 
-/** Milliseconds of write, run and read together; [perSecond] are the camera frames that are classified, null for a photo. */
+/** Milliseconds of write, run and read together, the median of the last [runs]; [perSecond] are the camera frames that are classified, null for a photo. */
 data class Timing(val lastMs: Double, val medianMs: Double, val runs: Int, val perSecond: Double?)
 
 sealed interface ModelState {

@@ -10,13 +10,16 @@ class Latencies(private val window: Int = 64) {
     var runs = 0
         private set
 
+    /** Runs in the window: those that [median] is of. */
+    val recent: Int get() = minOf(runs, window)
+
     /** Of the last run; NaN before the first. */
     val last: Double get() = if (runs == 0) Double.NaN else millis[(runs - 1) % window]
 
     /** Of the runs in the window; NaN before the first. */
     val median: Double
         get() {
-            val n = minOf(runs, window)
+            val n = recent
             if (n == 0) return Double.NaN
             millis.copyInto(sorted, 0, 0, n)
             sorted.sort(0, n)
@@ -33,7 +36,7 @@ class Latencies(private val window: Int = 64) {
     /** Runs that ended per second, of those in the window that are not older than [RECENT_NANOS]; null for fewer than two. */
     fun perSecond(nowNanos: Long): Double? {
         var n = 0
-        while (n < minOf(runs, window) && nowNanos - ends[(runs - 1 - n) % window] <= RECENT_NANOS) n++
+        while (n < recent && nowNanos - ends[(runs - 1 - n) % window] <= RECENT_NANOS) n++
         if (n < 2) return null
         val span = ends[(runs - 1) % window] - ends[(runs - n) % window]
         return if (span > 0) (n - 1) * 1e9 / span else null

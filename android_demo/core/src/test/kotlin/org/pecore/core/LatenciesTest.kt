@@ -17,7 +17,7 @@ class LatenciesTest {
         assertEquals(20.0 to 25.0, latencies.last to latencies.median)
         latencies.add(0, 40 * MS) // the 500 leave
         assertEquals(40.0 to 25.0, latencies.last to latencies.median)
-        assertEquals(5, latencies.runs)
+        assertEquals(5 to 4, latencies.runs to latencies.recent)
         latencies.reset()
         latencies.add(0, 7 * MS)
         assertEquals(7.0 to 1, latencies.median to latencies.runs)

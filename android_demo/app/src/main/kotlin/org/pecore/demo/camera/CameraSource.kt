@@ -50,15 +50,27 @@ class CameraSource(
     /** Returns when no frame is under way and none will come. */
     override fun close() {
         val done = CountDownLatch(1)
-        handler.post {
-            closed = true
-            device?.close()
-            reader?.close()
-            // A camera that is still being opened arrives on this thread, to be closed there.
-            if (!opening) thread.quitSafely()
-            done.countDown()
-        }
-        done.await()
+        val posted =
+            handler.post {
+                letGo()
+                // A camera that is still being opened arrives on this thread, to be closed there.
+                if (!opening) thread.quitSafely()
+                done.countDown()
+            }
+        if (posted) done.await()
+    }
+
+    private fun letGo() {
+        closed = true
+        device?.close()
+        reader?.close()
+    }
+
+    /** Says the first problem; those that come of closing are none. */
+    private fun fail(problem: String) {
+        if (closed) return
+        letGo()
+        onProblem(problem)
     }
 
     @SuppressLint("MissingPermission")
@@ -68,11 +80,11 @@ class CameraSource(
         val id =
             manager.cameraIdList.firstOrNull {
                 manager.getCameraCharacteristics(it)[CameraCharacteristics.LENS_FACING] == CameraCharacteristics.LENS_FACING_BACK
-            } ?: return onProblem("This phone has no back camera.")
+            } ?: return fail("This phone has no back camera.")
         val traits = manager.getCameraCharacteristics(id)
         sensorRotation = traits[CameraCharacteristics.SENSOR_ORIENTATION] ?: 0
         val sizes = traits[CameraCharacteristics.SCALER_STREAM_CONFIGURATION_MAP]?.getOutputSizes(ImageFormat.YUV_420_888)
-        val size = frameSize(sizes.orEmpty().toList()) ?: return onProblem("The back camera gives no YUV frames.")
+        val size = frameSize(sizes.orEmpty().toList()) ?: return fail("The back camera gives no YUV frames.")
         val reader = ImageReader.newInstance(size.width, size.height, ImageFormat.YUV_420_888, 2)
         this.reader = reader
         reader.setOnImageAvailableListener({ guarded { it.acquireLatestImage()?.use(::deliver) } }, handler)
@@ -104,12 +116,12 @@ class CameraSource(
 
         override fun onDisconnected(camera: CameraDevice) {
             end(camera)
-            if (!closed) onProblem("Another app took the camera. Start it again when that one is done.")
+            fail("Another app took the camera. Start it again when that one is done.")
         }
 
         override fun onError(camera: CameraDevice, error: Int) {
             end(camera)
-            if (!closed) onProblem("The camera stopped (Camera2 error $error). Start it again.")
+            fail("The camera stopped (Camera2 error $error). Start it again.")
         }
 
         private fun end(camera: CameraDevice) {
@@ -134,7 +146,7 @@ class CameraSource(
                 }
 
                 override fun onConfigureFailed(session: CameraCaptureSession) {
-                    onProblem("The camera does not give frames of this size.")
+                    fail("The camera does not give frames of this size.")
                 }
             }
         camera.createCaptureSession(listOf(surface), callback, handler)
@@ -144,12 +156,14 @@ class CameraSource(
         try {
             block()
         } catch (e: SecurityException) {
-            onProblem("The camera permission was taken back (${e.message}).")
+            fail("The camera permission was taken back (${e.message}).")
         } catch (e: CameraAccessException) {
-            onProblem("The camera is not available: ${e.message}")
+            fail("The camera is not available: ${e.message}")
+        } catch (e: IllegalArgumentException) {
+            fail("The camera does not take what it is asked: ${e.message}")
         } catch (e: IllegalStateException) {
             // A device that is closing under way; a problem only as long as somebody waits for frames.
-            if (!closed) onProblem("The camera stopped: ${e.message}")
+            fail("The camera stopped: ${e.message}")
         }
     }
 

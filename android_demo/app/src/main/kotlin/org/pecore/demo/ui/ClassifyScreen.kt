@@ -7,6 +7,8 @@ import androidx.compose.foundation.layout.Box
 import androidx.compose.foundation.layout.BoxWithConstraints
 import androidx.compose.foundation.layout.Column
 import androidx.compose.foundation.layout.ColumnScope
+import androidx.compose.foundation.layout.FlowRow
+import androidx.compose.foundation.layout.PaddingValues
 import androidx.compose.foundation.layout.Row
 import androidx.compose.foundation.layout.aspectRatio
 import androidx.compose.foundation.layout.fillMaxHeight
@@ -38,6 +40,7 @@ import androidx.compose.ui.Modifier
 import androidx.compose.ui.draw.clip
 import androidx.compose.ui.graphics.ImageBitmap
 import androidx.compose.ui.layout.ContentScale
+import androidx.compose.ui.semantics.semantics
 import androidx.compose.ui.text.font.FontFamily
 import androidx.compose.ui.text.font.FontWeight
 import androidx.compose.ui.text.style.TextAlign
@@ -115,12 +118,12 @@ private fun Bar(state: UiState, actions: Actions) =
 
 @Composable
 private fun ColumnScope.Answer(state: UiState, model: ModelState.Ready, actions: Actions) {
-    Row(Modifier.fillMaxWidth(), Arrangement.SpaceBetween, Alignment.CenterVertically) {
+    FlowRow(Modifier.fillMaxWidth(), Arrangement.SpaceBetween, Arrangement.spacedBy(8.dp), Alignment.CenterVertically) {
         ComputeSwitch(state.wanted, actions::chooseCompute)
         state.timing?.let { Speed(it) }
     }
     model.refusal?.let { Problem("The GPU refused this model: it runs on the CPU", it) }
-    state.inputProblem?.let { Problem("No picture", it) }
+    state.inputProblem?.let { Problem("That did not work", it) }
     if (state.synthetic) Notice("Synthetic weights", "This model proves the conversion and classifies nothing.")
     if (state.labelsOn == 0) {
         Notice("No label is switched on", "Switch some on under Labels in the menu.")
@@ -180,15 +183,10 @@ private fun ComputeSwitch(chosen: Compute, onChoose: (Compute) -> Unit) =
 private fun Speed(timing: Timing) =
     Column(horizontalAlignment = Alignment.End) {
         val median = "%.1f ms".format(Locale.ROOT, timing.medianMs)
-        Text(median, style = MaterialTheme.typography.titleMedium, fontWeight = FontWeight.SemiBold)
-        val parts =
-            listOfNotNull(
-                "median of ${timing.runs}",
-                "last %.1f".format(Locale.ROOT, timing.lastMs),
-                timing.perSecond?.let { "%.1f fps".format(Locale.ROOT, it) },
-            )
+        val rate = timing.perSecond?.let { " · %.1f fps".format(Locale.ROOT, it) }.orEmpty()
+        Text(median + rate, style = MaterialTheme.typography.titleMedium, fontWeight = FontWeight.SemiBold)
         Text(
-            parts.joinToString(" · "),
+            "median of ${timing.runs} · last %.1f".format(Locale.ROOT, timing.lastMs),
             style = MaterialTheme.typography.bodySmall,
             color = MaterialTheme.colorScheme.onSurfaceVariant,
         )
@@ -196,7 +194,7 @@ private fun Speed(timing: Timing) =
 
 @Composable
 private fun GuessBar(guess: Guess) =
-    Column(verticalArrangement = Arrangement.spacedBy(6.dp)) {
+    Column(Modifier.semantics(mergeDescendants = true) {}, Arrangement.spacedBy(6.dp)) {
         Row(Modifier.fillMaxWidth(), Arrangement.SpaceBetween) {
             Text(
                 guess.label,
@@ -223,11 +221,12 @@ private fun GuessBar(guess: Guess) =
 private fun Sources(state: UiState, actions: Actions) =
     Surface(color = MaterialTheme.colorScheme.surfaceContainer) {
         Row(Modifier.fillMaxWidth().navigationSpace().padding(16.dp), Arrangement.spacedBy(12.dp)) {
-            FilledTonalButton(actions::pickPhoto, Modifier.weight(1f)) { Labelled(Icons.photo, "Photo") }
+            val tight = PaddingValues(8.dp) // room for large text
+            FilledTonalButton(actions::pickPhoto, Modifier.weight(1f), contentPadding = tight) { Labelled(Icons.photo, "Photo") }
             if (state.input == Input.CAMERA) {
-                Button(actions::stopCamera, Modifier.weight(1f)) { Labelled(Icons.stop, "Stop") }
+                Button(actions::stopCamera, Modifier.weight(1f), contentPadding = tight) { Labelled(Icons.stop, "Stop") }
             } else {
-                Button(actions::startCamera, Modifier.weight(1f)) { Labelled(Icons.camera, "Camera") }
+                Button(actions::startCamera, Modifier.weight(1f), contentPadding = tight) { Labelled(Icons.camera, "Camera") }
             }
         }
     }
@@ -246,7 +245,7 @@ private fun NoBundle(command: String, actions: Actions) =
                 Text(command, Modifier.padding(16.dp), fontFamily = FontFamily.Monospace, style = MaterialTheme.typography.bodySmall)
             }
         }
-        Row(horizontalArrangement = Arrangement.spacedBy(12.dp)) {
+        FlowRow(horizontalArrangement = Arrangement.spacedBy(12.dp)) {
             FilledTonalButton({ actions.copy(command) }) { Text("Copy") }
             Button(actions::reload) { Text("Look again") }
         }

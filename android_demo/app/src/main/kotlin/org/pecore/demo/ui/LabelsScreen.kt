@@ -1,14 +1,17 @@
 package org.pecore.demo.ui
 
-import androidx.compose.foundation.clickable
 import androidx.compose.foundation.layout.Arrangement
 import androidx.compose.foundation.layout.Column
+import androidx.compose.foundation.layout.FlowRow
 import androidx.compose.foundation.layout.Row
+import androidx.compose.foundation.layout.consumeWindowInsets
 import androidx.compose.foundation.layout.fillMaxSize
 import androidx.compose.foundation.layout.fillMaxWidth
+import androidx.compose.foundation.layout.imePadding
 import androidx.compose.foundation.layout.padding
 import androidx.compose.foundation.lazy.LazyColumn
 import androidx.compose.foundation.lazy.items
+import androidx.compose.foundation.selection.toggleable
 import androidx.compose.material3.Checkbox
 import androidx.compose.material3.FilledTonalButton
 import androidx.compose.material3.MaterialTheme
@@ -23,6 +26,7 @@ import androidx.compose.runtime.saveable.rememberSaveable
 import androidx.compose.runtime.setValue
 import androidx.compose.ui.Alignment
 import androidx.compose.ui.Modifier
+import androidx.compose.ui.semantics.Role
 import androidx.compose.ui.unit.dp
 import org.pecore.demo.Actions
 import org.pecore.demo.Screen
@@ -35,7 +39,7 @@ fun LabelsScreen(state: UiState, actions: Actions, initialFilter: String = "") {
     val shown = remember(state.labels, filter) { matching(state.labels, filter) }
     val subtitle = "${state.labelsOn} of ${state.labels.size} take part"
     Scaffold(topBar = { BackBar("Labels", subtitle) { actions.show(Screen.CLASSIFY) } }) { space ->
-        Column(Modifier.padding(space).fillMaxSize()) {
+        Column(Modifier.padding(space).consumeWindowInsets(space).imePadding().fillMaxSize()) {
             OutlinedTextField(
                 filter,
                 { filter = it },
@@ -43,10 +47,10 @@ fun LabelsScreen(state: UiState, actions: Actions, initialFilter: String = "") {
                 placeholder = { Text("Filter") },
                 singleLine = true,
             )
-            Row(
+            FlowRow(
                 Modifier.fillMaxWidth().padding(horizontal = 16.dp, vertical = 12.dp),
                 Arrangement.spacedBy(12.dp),
-                Alignment.CenterVertically,
+                itemVerticalAlignment = Alignment.CenterVertically,
             ) {
                 FilledTonalButton({ actions.setLabels(shown, true) }, enabled = shown.isNotEmpty()) { Text("All on") }
                 FilledTonalButton({ actions.setLabels(shown, false) }, enabled = shown.isNotEmpty()) { Text("All off") }
@@ -60,10 +64,13 @@ fun LabelsScreen(state: UiState, actions: Actions, initialFilter: String = "") {
                 items(shown, key = { it }) { i ->
                     val on = i !in state.labelsOff
                     Row(
-                        Modifier.fillMaxWidth().clickable { actions.setLabels(listOf(i), !on) }.padding(horizontal = 8.dp),
+                        Modifier
+                            .fillMaxWidth()
+                            .toggleable(on, role = Role.Checkbox) { actions.setLabels(listOf(i), it) }
+                            .padding(horizontal = 8.dp),
                         verticalAlignment = Alignment.CenterVertically,
                     ) {
-                        Checkbox(on, onCheckedChange = { actions.setLabels(listOf(i), it) })
+                        Checkbox(on, onCheckedChange = null, Modifier.padding(12.dp))
                         Text(state.labels[i], style = MaterialTheme.typography.bodyLarge)
                     }
                 }

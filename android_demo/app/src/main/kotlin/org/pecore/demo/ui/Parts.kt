@@ -20,6 +20,7 @@ import androidx.compose.material3.Surface
 import androidx.compose.material3.Text
 import androidx.compose.material3.TextButton
 import androidx.compose.material3.TopAppBar
+import androidx.compose.material3.TopAppBarDefaults
 import androidx.compose.runtime.Composable
 import androidx.compose.runtime.getValue
 import androidx.compose.runtime.mutableStateOf
@@ -28,8 +29,10 @@ import androidx.compose.runtime.setValue
 import androidx.compose.ui.Modifier
 import androidx.compose.ui.graphics.Color
 import androidx.compose.ui.graphics.vector.ImageVector
+import androidx.compose.ui.platform.LocalDensity
 import androidx.compose.ui.text.style.TextOverflow
 import androidx.compose.ui.unit.dp
+import androidx.compose.ui.unit.sp
 
 /** A message that stays until its cause is gone. */
 @Composable
@@ -61,6 +64,8 @@ fun BackBar(title: String, subtitle: String, onBack: () -> Unit) =
             }
         },
         navigationIcon = { IconButton(onBack) { Icon(Icons.back, "Back") } },
+        // Two lines of text, which may be large.
+        expandedHeight = with(LocalDensity.current) { maxOf(TopAppBarDefaults.TopAppBarExpandedHeight, 52.sp.toDp()) },
     )
 
 /** A menu behind [anchor]; each entry is a title, a mark where it is the current one, and what it does. */

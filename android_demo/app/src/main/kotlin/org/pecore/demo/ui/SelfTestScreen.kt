@@ -2,6 +2,7 @@ package org.pecore.demo.ui
 
 import androidx.compose.foundation.layout.Arrangement
 import androidx.compose.foundation.layout.Column
+import androidx.compose.foundation.layout.FlowRow
 import androidx.compose.foundation.layout.Row
 import androidx.compose.foundation.layout.fillMaxSize
 import androidx.compose.foundation.layout.fillMaxWidth
@@ -20,6 +21,7 @@ import androidx.compose.ui.Alignment
 import androidx.compose.ui.Modifier
 import androidx.compose.ui.text.font.FontFamily
 import androidx.compose.ui.text.font.FontWeight
+import androidx.compose.ui.text.style.TextAlign
 import androidx.compose.ui.unit.dp
 import org.pecore.demo.Actions
 import org.pecore.demo.GateLine
@@ -68,7 +70,7 @@ private fun Introduction(state: UiState, actions: Actions) {
 @Composable
 private fun Report(test: SelfTestState.Done, synthetic: Boolean, actions: Actions) =
     Column(
-        Modifier.fillMaxSize().verticalScroll(rememberScrollState()).padding(16.dp).navigationSpace(),
+        Modifier.fillMaxSize().verticalScroll(rememberScrollState()).padding(16.dp),
         Arrangement.spacedBy(12.dp),
     ) {
         val colours = MaterialTheme.colorScheme
@@ -85,7 +87,7 @@ private fun Report(test: SelfTestState.Done, synthetic: Boolean, actions: Action
         }
         if (synthetic) Notice("Synthetic weights", "The comparison holds; the model classifies nothing.")
         test.gates.forEach { Gate(it) }
-        Row(horizontalArrangement = Arrangement.spacedBy(12.dp)) {
+        FlowRow(horizontalArrangement = Arrangement.spacedBy(12.dp)) {
             Button(actions::shareReport) { Text("Share the report") }
             FilledTonalButton(actions::runSelfTest) { Text("Run again") }
         }
@@ -108,7 +110,13 @@ private fun Gate(gate: GateLine) =
             gate.figures.forEach { (name, value) ->
                 Row(Modifier.fillMaxWidth(), Arrangement.SpaceBetween) {
                     Text(name, style = MaterialTheme.typography.bodyMedium)
-                    Text(value, style = MaterialTheme.typography.bodyMedium, fontFamily = FontFamily.Monospace)
+                    Text(
+                        value,
+                        Modifier.padding(start = 12.dp),
+                        style = MaterialTheme.typography.bodyMedium,
+                        fontFamily = FontFamily.Monospace,
+                        textAlign = TextAlign.End,
+                    )
                 }
             }
             if (gate.detail.isNotEmpty()) Text(gate.detail, style = MaterialTheme.typography.bodySmall, color = quiet)

@@ -78,7 +78,9 @@ class ScreensTest {
     @Test
     fun `a refusal by the GPU is on the screen`() {
         val reason = "Some ops are not accelerated: RESHAPE (rank 5) is not supported."
-        val refused = ready.copy(model = ModelState.Ready(Compute.CPU, reason), synthetic = true, input = Input.CAMERA)
+        val timing = Timing(lastMs = 444.4, medianMs = 444.0, runs = 44, perSecond = 2.2)
+        val refused =
+            ready.copy(model = ModelState.Ready(Compute.CPU, reason), synthetic = true, input = Input.CAMERA, timing = timing)
         val without = draw("plain", refused.copy(model = ModelState.Ready(Compute.CPU)), chelsea)
         val with = draw("gpu_refused", refused, chelsea)
         draw("gpu_refused_dark", refused, chelsea, dark = true)
@@ -91,6 +93,17 @@ class ScreensTest {
     fun `landscape puts the answer beside the picture`() {
         val wide = draw("landscape", ready, chelsea, width = HEIGHT, height = WIDTH)
         assertTrue(count(wide, BAR_COLOUR_LIGHT) > 0)
+    }
+
+    @Test
+    fun `with large text every button still has a line of its own`() {
+        val gate = GateLine("GPU fp16", ready.file!!, "passed", "", listOf("latency" to "44.0 ms, median of 10"))
+        val state = ready.copy(screen = Screen.SELF_TEST, selfTest = SelfTestState.Done(true, listOf(gate)))
+        val large = draw("self_test_large_text", state, null, fontScale = 2f)
+        // "Run again", the one tonal button.
+        assertTrue((0 until HEIGHT).maxOf { y -> (0 until WIDTH).count { x -> large.getColor(x, y) == TONAL_LIGHT } } > WIDTH / 3)
+        draw("photo_large_text", ready, chelsea, fontScale = 2f)
+        draw("labels_large_text", ready.copy(screen = Screen.LABELS), null, fontScale = 2f)
     }
 
     @Test
@@ -150,6 +163,7 @@ class ScreensTest {
         private const val HEIGHT = 740 * 2
         private const val GAP = 16
         private const val BAR_COLOUR_LIGHT = 0xFF006A62.toInt()
+        private const val TONAL_LIGHT = 0xFFCCE8E2.toInt()
         private const val ERROR_DARK = 0xFFF2B8B5.toInt()
 
         /** Below a bar of 64 dp, 16 dp from the sides, in the shape of the photo, which is 451 x 300. */
@@ -210,11 +224,12 @@ class ScreensTest {
             state: UiState,
             picture: ImageBitmap?,
             dark: Boolean = false,
+            fontScale: Float = 1f,
             width: Int = WIDTH,
             height: Int = HEIGHT,
             content: @Composable () -> Unit = { DemoScreen(state, picture, Nothing) },
         ): Bitmap =
-            ImageComposeScene(width, height, Density(2f)) {
+            ImageComposeScene(width, height, Density(2f, fontScale)) {
                 MaterialTheme(typography = typography) { DemoTheme(dark, content) }
             }.use { scene ->
                 val image = scene.render()

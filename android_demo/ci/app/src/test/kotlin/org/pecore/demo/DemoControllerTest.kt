@@ -132,6 +132,33 @@ class DemoControllerTest {
     }
 
     @Test
+    fun `what was asked last is what is shown, however busy the worker is`() {
+        install()
+        val controller = controller().apply { resume() }
+        held = true
+        controller.photo(pixels[0], 1, 1)
+        controller.cameraStarted()
+        release()
+        assertEquals(Input.CAMERA, controller.state.input)
+        assertEquals(emptyList(), controller.state.top, "the photo is of no interest any more")
+        held = true
+        controller.cameraStarted()
+        controller.cameraStopped("Another app took the camera.")
+        release()
+        assertEquals(Input.NONE to "Another app took the camera.", controller.state.input to controller.state.inputProblem)
+    }
+
+    @Test
+    fun `a tap on labels that are no more changes nothing`() {
+        install(spoil = { File(it, "text_embeddings.bin").appendText("x") })
+        remembered["off tiny"] = "cat"
+        val controller = controller().apply { resume() }
+        controller.setLabels(listOf(0), false)
+        assertEquals(0, controller.state.labelsOn)
+        assertEquals("cat", remembered["off tiny"])
+    }
+
+    @Test
     fun `labels that are off take no part, at once and after a restart`() {
         install()
         val controller = controller().apply { resume() }
@@ -193,6 +220,9 @@ class DemoControllerTest {
         controller.photo(pixels[0], 1, 1)
         assertContains(controller.state.inputProblem.orEmpty(), "device lost")
         FakeLiteRt.failures.clear()
+        FakeLiteRt.compute = { _, _, _ -> FloatArray(7) }
+        controller.photo(pixels[0], 1, 1)
+        assertContains(controller.state.inputProblem.orEmpty(), "7 numbers")
         FakeLiteRt.compute = { _, _, _ -> floatArrayOf(Float.NaN, 0f) }
         controller.photo(pixels[0], 1, 1)
         assertContains(controller.state.inputProblem.orEmpty(), "self-test")
@@ -235,6 +265,20 @@ class DemoControllerTest {
         FakeLiteRt.compute = { _, _, _ -> floatArrayOf(0f, 1f) }
         controller.runSelfTest()
         assertFalse(assertIs<SelfTestState.Done>(controller.state.selfTest).passed)
+    }
+
+    @Test
+    fun `closing ends a self-test, and nothing is loaded after it`() {
+        install()
+        lateinit var controller: DemoController
+        controller =
+            DemoController({ folder }, settings, mapOf("name" to "Fake"), worker) { state ->
+                if ((state.selfTest as? SelfTestState.Running)?.what == "Running tiny_fp16.tflite on the CPU") controller.close()
+            }
+        controller.resume()
+        controller.runSelfTest()
+        assertEquals(listOf("create gpu", "create cpu"), FakeLiteRt.calls.filter { it == "create gpu" || it == "create cpu" })
+        assertEquals(emptyList(), FakeLiteRt.open)
     }
 
     @Test

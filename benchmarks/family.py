@@ -1,8 +1,11 @@
 """Every variant's first blocks through the whole conversion: exactness, graph, CPU, and the real delegate.
 
-    python benchmarks/bench_family.py [--only spatial-b16,lang-l14,others] [--depth 2]
+    python -m benchmarks.family [--only spatial-b16,lang-l14,others] [--depth 2]
+    python -m benchmarks.family --bundles out/pe_core_base_224 out/pe_spatial_small_512
 
-Writes the figures to docs/family.json (rows of variants left out by --only stay) and makes docs/family.md from it.
+Writes the figures to pecore/family.json, which `pecore list` shows (rows of variants left out by --only stay), and
+makes docs/family.md from it. With --bundles nothing is converted: the figures of whole towers come from the reports of
+bundles that `pecore convert --weights synthetic` has made.
 Synthetic weights. L and G run at 224 pixels, which a software driver gets through; the ops are the same. The tiling
 towers are their twins in all but the weights and take their figures. `others` are other outputs, batches and towers of
 timm's, at a few patches.
@@ -18,9 +21,10 @@ from typing import Any
 import timm
 import torch
 
+from convert.bundle import MANIFEST, REPORT
 from convert.checkpoint import load
 from convert.export import export_tflite
-from convert.quantize import quantize
+from convert.quantize import PRECISIONS, quantize
 from convert.variants import VARIANTS, Variant, build_tower, find
 from pecore.cli.screen import working
 from pecore.conversion import Options, chosen_output, convert
@@ -33,7 +37,8 @@ from validate.photographs import photographs
 from validate.reference import REFERENCE, load_reference
 from validate.rules import runtimes
 
-JSON, PAGE = (Path(__file__).parents[1] / "docs" / name for name in ("family.json", "family.md"))
+ROOT = Path(__file__).parents[1]
+JSON, PAGE = ROOT / "pecore" / "family.json", ROOT / "docs" / "family.md"
 LARGEST_AT_FULL_SIZE = 768  # channels
 REDUCED = 224  # pixels, for wider ones
 NAMES = {"size", "artefact", "timm_name", "open_clip_name"}  # what twins differ in
@@ -172,6 +177,7 @@ def page(content: dict[str, Any]) -> str:
         "- *GPU fp16*, *GPU fp32*: correlation of the fp16 file on ML Drift with the same on the CPU, every op on the",
         "  GPU; *norm*: |norm / norm on the CPU - 1| in fp16.",
     ]
+    lines += ["", *whole_table(content)]
     lines += [
         "",
         "## Other outputs and towers",
@@ -187,6 +193,59 @@ def page(content: dict[str, Any]) -> str:
         lines.append(f"| {' | '.join([what, '`' + row['tower'] + '`', *figures])} |")
     lines += ["", f"`{content['command']}`: {content['backend']}; {versions}.", ""]
     return "\n".join(lines)
+
+
+def whole(folder: Path) -> tuple[str, dict[str, Any]]:
+    """The variant of a bundle and the figures of its conversion, at full depth and size."""
+    manifest, made = (json.loads((folder / name).read_text("utf-8")) for name in (MANIFEST, REPORT))
+    variant = Variant(**manifest["variant"])
+    if replace(variant, trained_size=None) not in [replace(v, trained_size=None) for v in VARIANTS]:
+        raise SystemExit(f"{folder} holds no whole variant")
+    files: dict[str, Any] = {f["precision"]: {k: f[k] for k in ("bytes", "ops")} for f in manifest["files"].values()}
+    for check in made["gates"]:
+        precision = next((f["precision"] for name, f in manifest["files"].items() if name == check["subject"]), None)
+        if precision and check["gate"] == "cpu":
+            files[precision] |= {k: check["figures"][k] for k in ("cosine", "relative_diff")}
+        if precision and check["gate"] == "gpu" and check["outcome"] != "skipped":
+            compute = "fp16" if " fp16" in check["backend"] else "fp32"
+            files[precision][f"gpu {compute}"] = check["figures"].get("correlation")
+    return variant.name, {
+        "exact": max(c["figures"]["max_abs_diff"] for c in made["gates"] if c["gate"] == "exact"),
+        "images": len(made["images"]),
+        "files": {p: files[p] for p in PRECISIONS if p in files},
+    }
+
+
+def whole_table(content: dict[str, Any]) -> list[str]:
+    """The table of what was converted whole."""
+    lines = [
+        "## Whole towers",
+        "",
+        "Every block, the trained image size, synthetic weights (`pecore convert --variant NAME --weights synthetic`):",
+        "each file on LiteRT's CPU against PyTorch in float32 on photographs.",
+        "",
+        "| variant | exact | file | MB | ops | cosine | relative difference | ML Drift fp16 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for variant in VARIANTS:
+        row = content.get("whole", {}).get(variant.name)
+        for precision, file in (row["files"] if row else {}).items():
+            drift = file.get("gpu fp16")
+            cells = [
+                f"`{variant.name}`",
+                f"{row['exact']:.0e}",
+                precision,
+                f"{file['bytes'] / 1e6:,.1f}",
+                str(file["ops"]),
+            ]
+            cells += [f"{file['cosine']:.7f}", f"{file['relative_diff']:.0e}", f"{drift:.7f}" if drift else ""]
+            lines.append(f"| {' | '.join(cells)} |")
+    return [
+        *lines,
+        "",
+        "- *relative difference*: the largest |difference| over the largest |element|.",
+        "- *ML Drift fp16*: correlation with the same file on the CPU, where the GPU gate was run.",
+    ]
 
 
 def cells(row: dict[str, Any]) -> list[str]:
@@ -214,11 +273,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="variants, separated by commas")
     parser.add_argument("--depth", type=int, default=2)
+    parser.add_argument("--bundles", type=Path, nargs="+", default=[], help="bundles of whole towers")
     options = parser.parse_args()
+    if options.bundles:
+        content = json.loads(JSON.read_text("utf-8"))
+        content["whole"] = content.get("whole", {}) | dict(map(whole, options.bundles))
+        return write(content)
     names = [name for name in options.only.split(",") if name]
     wanted = [find(name) for name in names if name != "others"] or list(VARIANTS) * (not names)
     content = json.loads(JSON.read_text("utf-8")) if JSON.is_file() else {"rows": {}}
-    content |= {"command": "python benchmarks/bench_family.py", "versions": report.versions()}
+    content |= {"command": "python -m benchmarks.family", "versions": report.versions()}
     twins: dict[tuple[Any, ...], dict[str, Any]] = {}
     for variant in wanted:
         make = tuple(value for name, value in asdict(variant).items() if name not in NAMES)

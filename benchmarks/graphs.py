@@ -1,0 +1,33 @@
+"""Ops, tensors, bytes and MACs of each graph, and what the delegate's rules say about it.
+
+python -m benchmarks.graphs --size B16
+"""
+
+import argparse
+from typing import Any
+
+from benchmarks import results
+from benchmarks.workspace import GRAPHS, Workspace
+from convert.variants import find
+from pecore.cli.screen import working
+from pecore.graph_facts import facts
+
+
+def run(size: str) -> None:
+    work = Workspace(find(size))
+    rows: dict[str, Any] = {}
+    with working() as stage:
+        for name, label in GRAPHS.items():
+            stage(f"{size}: {label}")
+            rows[name] = facts(work.file(name))
+    results.write("graphs", {"size": size, "variant": work.variant.artefact, "graphs": rows})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="B16")
+    run(parser.parse_args().size)
+
+
+if __name__ == "__main__":
+    main()

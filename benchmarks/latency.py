@@ -1,0 +1,181 @@
+"""Latency of every way to run the tower on a CPU, paired, with 1 and 2 threads; memory and the way to the first
+embedding, each in a process of its own.
+
+    python -m benchmarks.latency --size B16 --rounds 12
+    python -m benchmarks.latency --one ours-fp16 --threads 2      one of them alone: seconds and MB, as JSON
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import results
+from benchmarks.workspace import GRAPHS, Workspace
+from convert.variants import find
+from pecore.cli.screen import working
+from pecore.errors import InputError
+from pecore.pairing import paired, ratio, spread
+from pecore.preprocess import preprocess
+from validate.parity import compare
+from validate.photographs import photographs
+
+BASE = "published"
+"""What the ratios are to."""
+
+OTHERS = {
+    "eager": "PyTorch, timm eager",
+    "compile": "PyTorch, torch.compile",
+    "onnx": "ONNX Runtime, timm's tower, fp32",
+    "onnx-int8": "ONNX Runtime, dynamic int8",
+    "openvino": "OpenVINO, timm's tower, fp32",
+}
+LABELS = {name: f"LiteRT, {label}" for name, label in GRAPHS.items() if name != "published-fp16"} | OTHERS
+NEEDS = {"onnx": "onnxruntime", "onnx-int8": "onnxruntime", "openvino": "openvino"}
+CACHED = "ours-fp16-cached"
+ALONE = {**LABELS, CACHED: "LiteRT, ours, fp16, weight cache"}
+"""What is measured in processes of its own."""
+
+REPEATS = 3
+WARM_RUNS = 5
+
+
+def contender(name: str, work: Workspace, threads: int) -> Callable[[], np.ndarray]:
+    """One of `ALONE`, loaded."""
+    image = preprocess(next(iter(photographs()))[1], work.variant.image_size)
+    if name in GRAPHS:
+        from pecore.runtime import open_model
+
+        model = open_model(work.file(name), threads=threads)
+        return lambda: model.run({"image": image})["embedding"]
+    if name == CACHED:
+        from pecore.runtime import open_model
+
+        cache = work.folder / "weight_cache"
+        model = open_model(work.file("ours-fp16"), threads=threads, weight_cache=cache)
+        return lambda: model.run({"image": image})["embedding"]
+    from pecore import contenders
+
+    if name in ("eager", "compile"):
+        how = contenders.eager if name == "eager" else contenders.compiled
+        return how(work.reference, image, threads)
+    run_onnx = contenders.openvino if name == "openvino" else contenders.onnx_runtime
+    return run_onnx(work.file("onnx" if name == "openvino" else name), image, threads)
+
+
+def compare_all(work: Workspace, threads: int, rounds: int, stage: Callable[[str], None]) -> dict[str, Any]:
+    """Every contender's milliseconds, ratio to `BASE`, and cosine with PyTorch."""
+    runs: dict[str, Callable[[], np.ndarray]] = {}
+    left_out: dict[str, str] = {}
+    for name, label in LABELS.items():
+        stage(f"{threads} threads: loading {label}")
+        if name in NEEDS and find_spec(NEEDS[name]) is None:
+            left_out[name] = f"{NEEDS[name]} is not installed"
+            continue
+        try:
+            runs[name] = contender(name, work, threads)
+        except InputError as error:
+            left_out[name] = str(error)
+    stage(f"{threads} threads: {rounds} paired rounds")
+    expected = contender("eager", work, threads)()
+    cosines = {name: compare([expected], [run()]).cosine for name, run in runs.items()}
+    times = paired(runs, rounds)
+    rows = {
+        name: {
+            "ms": vars(spread([1000 * t for t in took])),
+            "ratio": vars(ratio(took, times[BASE])),
+            "to_ours_fp32": vars(ratio(took, times["ours-fp32"])),
+            "cosine": cosines[name],
+        }
+        for name, took in times.items()
+    }
+    return {"rows": rows, "left_out": left_out}
+
+
+def alone(name: str, work: Workspace, threads: int) -> dict[str, float]:
+    """In this process: seconds from a file (PyTorch: a module in memory) to the first embedding, those of a warm run
+    (median), and MB resident after it, beyond what the process held with its libraries imported."""
+    import pecore.contenders  # noqa: F401
+
+    if name in NEEDS:
+        __import__(NEEDS[name])
+    before = resident_mb()
+    if name == "eager":
+        _ = work.reference
+        del work.__dict__["model"]  # the copy inside the reference is what runs
+    start = time.perf_counter()
+    run = contender(name, work, threads)
+    run()
+    first = time.perf_counter() - start
+    warm = []
+    for _ in range(WARM_RUNS):
+        start = time.perf_counter()
+        run()
+        warm.append(time.perf_counter() - start)
+    return {"first_s": first, "warm_s": statistics.median(warm), "added_mb": resident_mb() - before}
+
+
+def resident_mb() -> float:
+    """What this process holds in memory, mapped files included."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def alone_in_child(name: str, size: str, threads: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.latency", "--size", size, "--threads", str(threads), "--one", name]
+    child = subprocess.run(command, capture_output=True, text=True)
+    if child.returncode:
+        raise RuntimeError(f"{name} failed: {child.stderr[-2000:]}")
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+def run(size: str, rounds: int, threads: list[int]) -> None:
+    work = Workspace(find(size))
+    content: dict[str, Any] = {"size": size, "rounds": rounds, "base": BASE, "threads": {}, "alone": {}}
+    with working() as stage:
+        for name in (*GRAPHS, "onnx", "onnx-int8"):
+            if not name.startswith("onnx") or find_spec("onnxruntime"):
+                stage(f"{size}: converting {name}")
+                work.file(name)
+        for count in threads:
+            content["threads"][str(count)] = compare_all(work, count, rounds, stage)
+        measured = [name for name in ALONE if name == CACHED or name in content["threads"][str(threads[-1])]["rows"]]
+        for name in measured:
+            if name == "compile":
+                continue
+            stage(f"{ALONE[name]}: memory and first embedding, {REPEATS} processes")
+            if name == CACHED:
+                alone_in_child(name, size, threads[-1])  # writes the cache
+            found = [alone_in_child(name, size, threads[-1]) for _ in range(REPEATS)]
+            content["alone"][name] = {
+                "first_to_warm": vars(spread([f["first_s"] / f["warm_s"] for f in found])),
+                "first_ms": vars(spread([1000 * f["first_s"] for f in found])),
+                "added_mb": statistics.median(f["added_mb"] for f in found),
+            }
+    results.write("latency", content)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="B16")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--one", choices=list(ALONE))
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(alone(options.one, Workspace(find(options.size)), options.threads[-1])))
+    else:
+        run(options.size, options.rounds, options.threads)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""pecore bench"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from pecore.cli import app
+from pecore.cli.inputs import JsonOption, ThreadsOption, VerboseOption
+from pecore.cli.screen import show, show_json, working
+from pecore.errors import InputError
+
+if TYPE_CHECKING:
+    from pecore.contenders import Contender
+
+
+@app.command(epilog="Example:  pecore bench out/pe_core_base_224")
+def bench(
+    what: Annotated[str, typer.Argument(help="A bundle's folder, or a size (its synthetic weights are converted).")],
+    rounds: Annotated[int, typer.Option(help="Paired rounds.")] = 15,
+    threads: ThreadsOption = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="The weights a bundle was made from.")] = None,
+    compile_torch: Annotated[bool, typer.Option("--compile", help="torch.compile too: a minute or two more.")] = False,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Compare a tower's files with the other ways to run it on this CPU, in turn: size, time as a ratio, cosine.
+
+    The others are PyTorch and, with the `bench` extra, ONNX Runtime and OpenVINO. They need the weights: synthetic ones
+    are made again, others come from where the bundle had them, or from --checkpoint.
+    """
+    if rounds < 1:
+        raise InputError(f"--rounds {rounds} measures nothing: take 5 or more")
+    with working(verbose) as stage:
+        stage("starting")
+        content = _measure(what, rounds, threads, checkpoint, compile_torch, stage)
+    if as_json:
+        show_json(content)
+    else:
+        show(*_screen(content))
+
+
+def _measure(
+    what: str,
+    rounds: int,
+    threads: int | None,
+    checkpoint: Path | None,
+    compile_torch: bool,
+    stage: Callable[[str], None],
+) -> dict[str, Any]:
+    import os
+    from tempfile import TemporaryDirectory
+
+    from pecore.graph_facts import facts
+    from pecore.pairing import paired, ratio, spread
+    from validate.parity import compare
+
+    count = threads or os.cpu_count() or 1
+    with TemporaryDirectory(prefix="pecore-bench-") as folder:
+        files, reference, layout, notes = _subject(what, checkpoint, Path(folder), stage)
+        runs, base = _contenders(files, reference, layout, count, compile_torch, Path(folder), stage, notes)
+        outputs = {name: run() for name, run in runs.items()}
+        stage(f"{rounds} rounds of {len(runs)} on {count} threads")
+        times = paired(runs, rounds)
+        about = {name: facts(path) for name, path in files.items()}
+    rows = [
+        {
+            "name": name,
+            "ratio": vars(ratio(took, times[base])),
+            "ms": vars(spread([1000 * t for t in took])),
+            "cosine": compare([outputs[base]], [outputs[name]]).cosine,
+            "graph": about.get(name),
+        }
+        for name, took in times.items()
+    ]
+    return {"subject": what, "threads": count, "rounds": rounds, "base": base, "rows": rows, "notes": notes}
+
+
+def _subject(
+    what: str, checkpoint: Path | None, folder: Path, stage: Callable[[str], None]
+) -> tuple[dict[str, Path], Any, dict[str, Any], list[str]]:
+    """The files by name, timm's tower L2-normalised (None where its weights can't be had), how an image goes in, and
+    what is to be said about it."""
+    import torch
+
+    from convert.checkpoint import load
+    from convert.export import export_tflite
+    from convert.quantize import quantize
+    from convert.variants import Variant, build_tower, find
+    from pecore.bundle import open_bundle
+    from pecore.bundle_weights import weights_of
+    from rewrites.tower import rewrite
+    from validate.originals import Untouched
+
+    if Path(what).is_dir():
+        bundle = open_bundle(what)
+        if bundle.manifest["output"]["name"] != "embedding":
+            raise InputError(f"{what} gives {bundle.manifest['output']['name']}: bench compares embeddings alone")
+        files = {f"LiteRT {precision}": path for precision, path in bundle.files().items()}
+        variant, given = Variant(**bundle.manifest["variant"]), bundle.manifest["input"]
+        layout = {"layout": given["layout"].lower(), "range": given["range"], "side": variant.image_size}
+        stage("loading weights")
+        try:
+            weights = weights_of(bundle, checkpoint)
+        except InputError as error:
+            return files, None, layout, [f"Without PyTorch and ONNX: {error}."]
+        reference = Untouched(build_tower(variant, weights.state_dict), torch.float32).eval()
+        return files, reference, layout, ["Synthetic weights."] * (weights.kind == "synthetic")
+    try:
+        variant = find(what)
+    except InputError as error:
+        raise InputError(f"{what} is neither a bundle's folder nor a size ({error})") from error
+    if not variant.embedding_dim:
+        raise InputError(f"{what} gives no embedding: bench compares core towers alone")
+    stage(f"{variant.size}: loading weights")
+    weights = load(variant, checkpoint or "synthetic")
+    model = build_tower(variant, weights.state_dict)
+    image = {"image": torch.zeros(1, 3, variant.image_size, variant.image_size)}
+    files = {f"LiteRT {precision}": folder / f"{precision}.tflite" for precision in ("fp32", "fp16", "int8")}
+    stage(f"{variant.size}: converting")
+    export_tflite(rewrite(model), image, files["LiteRT fp32"])
+    quantize(files["LiteRT fp32"], files["LiteRT fp16"], "fp16")
+    export_tflite(rewrite(model, keep_norm_weights=True), image, folder / "kept.tflite")
+    quantize(folder / "kept.tflite", files["LiteRT int8"], "int8")
+    layout = {"layout": "nchw", "range": "-1..1", "side": variant.image_size}
+    notes = ["Synthetic weights."] * (weights.kind == "synthetic")
+    return files, Untouched(model, torch.float32).eval(), layout, notes
+
+
+def _contenders(
+    files: dict[str, Path],
+    reference: Any,
+    layout: dict[str, Any],
+    threads: int,
+    compile_torch: bool,
+    folder: Path,
+    stage: Callable[[str], None],
+    notes: list[str],
+) -> tuple[dict[str, "Contender"], str]:
+    """Everything that can run here, by name, and which of them the ratios are to: PyTorch, or the first file."""
+    import torch
+
+    from pecore import contenders
+    from pecore.preprocess import preprocess
+    from validate.photographs import photographs
+
+    photo = next(iter(photographs()))[1]
+    image = preprocess(photo, layout["side"])
+    runs: dict[str, contenders.Contender] = {}
+    if reference is not None:
+        runs["PyTorch"] = contenders.eager(reference, image, threads)
+        if compile_torch:
+            stage("compiling with torch.compile")
+            runs["torch.compile"] = contenders.compiled(reference, image, threads)
+    for name, path in files.items():
+        stage(f"loading {name}")
+        own = preprocess(photo, layout["side"], layout=layout["layout"], value_range=layout["range"])
+        runs[name] = contenders.litert(path, own, threads)
+    missing = contenders.missing()
+    exported = reference is not None and not {"onnx", "onnxscript"} & set(missing)
+    if exported and len(missing) < 2:
+        stage("exporting to ONNX")
+        contenders.export_onnx(reference, torch.from_numpy(image), folder / "timm.onnx")
+        if "onnxruntime" not in missing:
+            stage("loading ONNX Runtime")
+            contenders.quantize_onnx(folder / "timm.onnx", folder / "timm_int8.onnx")
+            runs["ONNX Runtime fp32"] = contenders.onnx_runtime(folder / "timm.onnx", image, threads)
+            runs["ONNX Runtime int8"] = contenders.onnx_runtime(folder / "timm_int8.onnx", image, threads)
+        if "openvino" not in missing:
+            stage("loading OpenVINO")
+            runs["OpenVINO fp32"] = contenders.openvino(folder / "timm.onnx", image, threads)
+    if missing and reference is not None:
+        notes.append(f"Not installed: {', '.join(missing)}; `pip install 'pecore-litert[bench]'` adds what is missing.")
+    return runs, next(iter(runs))
+
+
+def _screen(content: dict[str, Any]) -> list[Any]:
+    title = f"{content['subject']}: {content['threads']} threads, {content['rounds']} paired rounds"
+    out = Table(title=title, title_justify="left", header_style="bold")
+    for heading in ("", f"time to {content['base']}'s", "quartiles", "ms", "cosine", "ops", "tensors", "MB", "GMACs"):
+        out.add_column(heading, justify="left" if not heading else "right")
+    for row in content["rows"]:
+        graph, time = row["graph"], row["ratio"]
+        sizes = ("", "", "", "")
+        if graph:
+            megabytes, gigamacs = graph["bytes"] / 1e6, graph["macs"] / 1e9
+            sizes = (str(graph["ops"]), str(graph["tensors"]), f"{megabytes:.1f}", f"{gigamacs:.2f}")
+        spread = f"{time['low']:.2f} to {time['high']:.2f}"
+        out.add_row(
+            row["name"], f"{time['median']:.2f}", spread, f"{row['ms']['median']:.0f}", f"{row['cosine']:.6f}", *sizes
+        )
+    return [out, *content["notes"]]

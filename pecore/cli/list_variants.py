@@ -1,0 +1,79 @@
+"""pecore list"""
+
+import json
+from importlib.resources import files
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from pecore.cli import app
+from pecore.cli.screen import show, show_json
+
+if TYPE_CHECKING:
+    from convert.variants import Variant
+
+BYTES = {"fp16": 2, "int8": 1}
+"""Of a weight."""
+
+LEGEND = (
+    "first blocks: so many went through the exact, graph, CPU and GPU gates; the fp16 file's correlation on ML Drift.",
+    "whole: cosine of each file on the CPU with PyTorch. All with synthetic weights; docs/family.md has more.",
+    "MB of what was not converted whole: by its parameters. `pecore convert --variant NAME` converts one.",
+)
+
+
+@app.command("list", epilog="Example:  pecore list --json")
+def list_(as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False) -> None:
+    """The variants that convert, and which gates have been run on them (docs/family.md)."""
+    from convert.variants import VARIANTS
+
+    measured = json.loads(files("pecore").joinpath("family.json").read_text(encoding="utf-8"))
+    facts = [about(v, measured["rows"].get(v.name), measured.get("whole", {}).get(v.name)) for v in VARIANTS]
+    if as_json:
+        show_json({"variants": facts})
+        return
+    table = Table(title="Perception Encoder vision towers", title_justify="left", header_style="bold")
+    for column in ("variant", "parameters", "pixels", "gives", "fp16, MB", "int8, MB", "first blocks", "whole"):
+        table.add_column(column, justify="right" if "MB" in column or column == "parameters" else "left")
+    for fact in facts:
+        sizes = [f"{fact['megabytes'][p]:,.0f}" for p in BYTES]
+        given = f"{fact['output']} {fact['shape']}"
+        row = [fact["variant"], f"{fact['parameters'] / 1e6:,.1f} M", str(fact["pixels"]), given, *sizes]
+        table.add_row(*row, blocks(fact["first_blocks"]), whole(fact["whole"]))
+    show(table, *LEGEND)
+
+
+def about(variant: "Variant", row: Any, converted: Any) -> dict[str, Any]:
+    """What is known of a variant, as JSON has it."""
+    grid = variant.grid
+    pooled = variant.embedding_dim > 0
+    made = converted["files"] if converted else {}
+    return {
+        "variant": variant.name,
+        "timm": variant.timm_name,
+        "parameters": variant.parameters,
+        "pixels": variant.image_size,
+        "output": "embedding" if pooled else "features",
+        "shape": [1, variant.embedding_dim] if pooled else [1, variant.width, grid, grid],
+        "megabytes": {
+            p: (made[p]["bytes"] if p in made else variant.parameters * size) / 1e6 for p, size in BYTES.items()
+        },
+        "first_blocks": row,
+        "whole": converted,
+    }
+
+
+def blocks(row: Any) -> str:
+    """The gates run on a variant's first blocks, in short."""
+    if not row:
+        return "not run"
+    on_gpu = row["gpu"][0] if row["gpu"] else {}
+    if on_gpu.get("correlation") is None:
+        return f"{row['depth']}: exact, graph, CPU"
+    return f"{row['depth']}: all, {on_gpu['correlation']:.6f}"
+
+
+def whole(row: Any) -> str:
+    """The CPU gate on a whole tower, in short."""
+    return ", ".join(f"{p} {f['cosine']:.6f}" for p, f in row["files"].items()) if row else ""

@@ -1,0 +1,32 @@
+import json
+
+from convert.variants import VARIANTS
+from pecore.cli import main
+
+
+def run(capfd, *args):
+    try:
+        main(args)
+    except SystemExit as stop:
+        assert not stop.code
+    return capfd.readouterr().out
+
+
+def test_every_variant_with_its_gates(capfd):
+    rows = json.loads(run(capfd, "list", "--json"))["variants"]
+    assert [row["variant"] for row in rows] == [v.name for v in VARIANTS]
+    for row in rows:
+        first = row["first_blocks"]
+        assert first["passed"], row["variant"]
+        assert first["exact"] <= 1e-10
+        assert first["findings"] == 0
+        fp16 = first["gpu"][0]
+        assert fp16["correlation"] >= 0.9999
+        assert fp16["ops_on_gpu"] == fp16["ops"]
+
+
+def test_the_table(capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    out = run(capfd, "list")
+    assert all(variant.name in out for variant in VARIANTS)
+    assert "[1, 768, 32, 32]" in out  # spatial-b16's map
