@@ -55,8 +55,8 @@ def export_tflite(
 
 
 def _forget_graph() -> None:
-    """Let go of the module's weights: torch.export (2.14) keeps the nodes of its last graph in a global, and the rest of
-    it hangs together in cycles. Of G14 they are 7.5 GB that quantizing needs."""
+    """Let go of the module's weights: torch.export (2.14) keeps the nodes of its last graph in a global, and the rest
+    hangs together in cycles. Of G14 they are 7.5 GB that quantizing needs."""
     from torch.fx.experimental import proxy_tensor
 
     getattr(proxy_tensor, "_FAKE_TENSOR_ID_TO_PROXY_MAP_FOR_EXPORT", {}).clear()

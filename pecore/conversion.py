@@ -17,6 +17,7 @@ from convert.quantize import PRECISIONS, write_precisions
 from convert.variants import Variant, build_tower, find_timm
 from pecore.errors import GateError, InputError
 from pecore.preprocess import preprocess
+from pecore.room import check_room
 from rewrites.output import OUTPUTS, Output
 from rewrites.tower import INPUT_LAYOUTS, INPUT_RANGES, Scales, rewrite
 from validate import device, exactness, gates, headroom, report
@@ -144,6 +145,7 @@ def convert(
         GateError: `gpu` is `require` and there is no adapter; nothing is left behind either.
     """
     output, name = chosen_output(variant, options), bundle_name(variant, options)
+    check_room(variant.parameters, options.precisions, target)
     with bundle.staging(target) as staged:
         if options.gpu == "require" and probe() is None:
             raise GateError(f"--require-gpu, but there is no GPU adapter: {NO_ADAPTER_REMEDY}")

@@ -56,3 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1 if isinstance(error, GateError) else 2)
+    except (MemoryError, RuntimeError) as error:
+        if debug or not (isinstance(error, MemoryError) or "can't allocate memory" in str(error)):
+            raise
+        print("error: this machine is out of memory: end other programs, or use a larger one", file=sys.stderr)
+        sys.exit(2)

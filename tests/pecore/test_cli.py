@@ -248,3 +248,21 @@ def test_a_whole_conversion_prints_what_is_ours_and_nothing_else(tmp_path: Path)
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     assert (manifest["input"]["layout"], manifest["input"]["range"]) == ("nhwc", "0..255")
     assert manifest["input"]["shape"] == [1, 64, 64, 3]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: tried 7 GB")]
+)
+def test_out_of_memory_is_one_sentence(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("pecore.cli.app", fail)
+    with pytest.raises(SystemExit) as stop:
+        main(["convert"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: this machine is out of memory: end other programs, or use a larger one\n"
+    )

@@ -1,14 +1,15 @@
 import json
 
+import pytest
+
 from convert.variants import VARIANTS
 from pecore.cli import main
 
 
 def run(capfd, *args):
-    try:
+    with pytest.raises(SystemExit) as stop:
         main(args)
-    except SystemExit as stop:
-        assert not stop.code
+    assert not stop.value.code
     return capfd.readouterr().out
 
 
