@@ -1,0 +1,63 @@
+"""Large Linears in slices that fit a core's cache, for graphs that run on the CPU.
+
+The cost: XNNPACK takes a few tokens at a time and goes through all weights for them. A Linear of 768 to 3072 has 9.4 MB
+of float32 weights, more than a core's second-level cache, so they come from further away again for every few tokens.
+
+The way round: the MLP in `parts`, each with its share of the hidden channels,
+
+    fc2(act(fc1(x)))  =  sum over parts of fc2_p(act(fc1_p(x))),
+
+and q, k and v projected by a Linear each. The hidden activations get smaller, too.
+
+Exact because: the same products; only the order of the sums over hidden channels changes. It costs ops (16 a block at 4
+parts), so it is for files that are made for the CPU: a GPU gains nothing. Measured in docs/benchmarks.md.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from .fold import Affine, as_linear
+from .tower import Mlp, Tower
+
+PARTS = 4
+"""Of an MLP: each slice is as large as the attention's projection."""
+
+
+class SlicedMlp(nn.Module):
+    """`Mlp` with its hidden channels in `parts`: `[B, 1, N, C]` -> the same."""
+
+    def __init__(self, mlp: Mlp, parts: int):
+        super().__init__()
+        dtype = mlp.fc1.weight.dtype
+        inner = zip(mlp.fc1.weight.chunk(parts), mlp.fc1.bias.chunk(parts))
+        outer = mlp.fc2.weight.chunk(parts, 1)
+        self.fc1 = nn.ModuleList(as_linear(Affine(*rows), dtype) for rows in inner)
+        self.act = mlp.act
+        self.fc2 = nn.ModuleList(
+            as_linear(Affine(columns, mlp.fc2.bias), dtype, bias=i == 0) for i, columns in enumerate(outer)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [fc2(self.act(fc1(x))) for fc1, fc2 in zip(self.fc1, self.fc2)]
+        return sum(parts[1:], parts[0])
+
+
+class SlicedLinear(nn.Module):
+    """A Linear with its output channels in `parts`, concatenated: `[..., C]` -> `[..., D]`."""
+
+    def __init__(self, linear: nn.Linear, parts: int):
+        super().__init__()
+        rows = zip(linear.weight.chunk(parts), linear.bias.chunk(parts))
+        self.parts = nn.ModuleList(as_linear(Affine(*part), linear.weight.dtype) for part in rows)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([part(x) for part in self.parts], -1)
+
+
+def for_cpu(tower: Tower, parts: int = PARTS) -> Tower:
+    """Slice the blocks of a rewritten tower, in place; MLPs with a gate stay as they are. Returns the tower."""
+    for block in tower.blocks:
+        block.attn.qkv = SlicedLinear(block.attn.qkv, 3)
+        if isinstance(block.mlp, Mlp):
+            block.mlp = SlicedMlp(block.mlp, parts)
+    return tower.eval()
