@@ -267,7 +267,7 @@ def plot_amplitude(sweep: Mapping[str, Any], path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
     if sweep["forms"]:
-        figure.legend(fontsize=9, frameon=False, loc="outside lower center", ncols=3)
+        axes.legend(loc="lower left", fontsize=9, frameon=False)
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 

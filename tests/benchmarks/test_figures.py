@@ -123,5 +123,6 @@ def test_committed_results_make_the_committed_page(tmp_path: Path) -> None:
     root = Path(page.__file__).resolve().parents[1]
     if not (root / page.PAGE).exists():
         pytest.skip("make bench has not been run")
-    contents = {t: json.loads((root / results.RESULTS / f"{t}.json").read_text()) for t in page.SECTIONS}
+    made = {t: root / results.RESULTS / f"{t}.json" for t in page.SECTIONS}
+    contents = {topic: json.loads(path.read_text()) for topic, path in made.items() if path.exists()}
     assert page.page(contents) == (root / page.PAGE).read_text()
