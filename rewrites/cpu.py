@@ -13,6 +13,8 @@ Exact because: the same products; only the order of the sums over hidden channel
 parts), so it is for files that are made for the CPU: a GPU gains nothing. Measured in docs/benchmarks.md.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -56,6 +58,7 @@ class SlicedLinear(nn.Module):
 
 def for_cpu(tower: Tower, parts: int = PARTS) -> Tower:
     """Slice the blocks of a rewritten tower, in place; MLPs with a gate stay as they are. Returns the tower."""
+    block: Any
     for block in tower.blocks:
         block.attn.qkv = SlicedLinear(block.attn.qkv, 3)
         if isinstance(block.mlp, Mlp):
