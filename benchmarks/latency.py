@@ -51,20 +51,13 @@ WARM_RUNS = 5
 
 def contender(name: str, work: Workspace, threads: int) -> Callable[[], np.ndarray]:
     """One of `ALONE`, loaded."""
-    image = preprocess(next(iter(photographs()))[1], work.variant.image_size)
-    if name in GRAPHS:
-        from pecore.runtime import open_model
-
-        model = open_model(work.file(name), threads=threads)
-        return lambda: model.run({"image": image})["embedding"]
-    if name == CACHED:
-        from pecore.runtime import open_model
-
-        cache = work.folder / "weight_cache"
-        model = open_model(work.file("ours-fp16"), threads=threads, weight_cache=cache)
-        return lambda: model.run({"image": image})["embedding"]
     from pecore import contenders
 
+    image = preprocess(next(iter(photographs()))[1], work.variant.image_size)
+    if name == CACHED:
+        return contenders.litert(work.file("ours-fp16"), image, threads, work.folder / "weight_cache")
+    if name in GRAPHS:
+        return contenders.litert(work.file(name), image, threads)
     if name in ("eager", "compile"):
         how = contenders.eager if name == "eager" else contenders.compiled
         return how(work.reference, image, threads)

@@ -27,16 +27,9 @@ def missing() -> list[str]:
     return [name for name in EXTRA if find_spec(name) is None]
 
 
-def litert(path: Path, image: np.ndarray, threads: int) -> Contender:
-    """LiteRT's CPU runtime, XNNPACK."""
-    model = open_model(path, threads=threads)
-    name, output = next(iter(model.inputs)), next(iter(model.outputs))
-    return lambda: model.run({name: image})[output]
-
-
-def tensorflow(path: Path, image: np.ndarray, threads: int) -> Contender:
-    """TensorFlow's own interpreter."""
-    model = open_model(path, backend="tensorflow", threads=threads)
+def litert(path: Path, image: np.ndarray, threads: int, weight_cache: Path | None = None) -> Contender:
+    """LiteRT's CPU runtime, XNNPACK; `weight_cache` as `open_model` takes it."""
+    model = open_model(path, threads=threads, weight_cache=weight_cache)
     name, output = next(iter(model.inputs)), next(iter(model.outputs))
     return lambda: model.run({name: image})[output]
 

@@ -16,7 +16,7 @@ from pecore.bundle import Bundle, open_bundle
 from pecore.bundle_weights import output_of, weights_of
 from pecore.errors import InputError
 from pecore.preprocess import preprocess
-from pecore.runtime import open_model
+from pecore.runtime import TensorSpec, open_model
 from pecore.text_conversion import REFERENCE as TEXT_REFERENCE
 from rewrites.tower import Scales
 from validate import device, exactness, gates, headroom
@@ -73,9 +73,10 @@ def judge_device(folder: Path, path: Path) -> list[Check]:
     told = device.read_device_report(path)
     if told["fingerprint"] != made.manifest["weights"]["fingerprint"]:
         raise InputError(f"{path} is about other weights than {folder} holds: run the self-test with this bundle")
-    with np.load(folder / REFERENCE, allow_pickle=False) as stored:
-        reference = list(stored[made.manifest["output"]["name"]])
-    checks = device.judge(told, made.manifest["files"], reference)
+    output = made.manifest["output"]
+    spec = TensorSpec(tuple(output["shape"]), np.dtype(output["dtype"]))
+    _, reference = load_reference(folder / REFERENCE, {}, {output["name"]: spec})
+    checks = device.judge(told, made.manifest["files"], [sample[output["name"]] for sample in reference])
     content = json.loads((folder / bundle.REPORT).read_text(encoding="utf-8"))
     entry = {key: told.get(key) for key in ("device", "versions")} | {"gates": [c.as_dict() for c in checks]}
     others = [d for d in content.get("devices", []) if d["device"] != told["device"]]

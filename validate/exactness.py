@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from rewrites.output import Output
-from rewrites.tower import Scales, Stem, Tower, default_output, rewrite, rewrite_block, rewrite_tail, rotation
+from rewrites.tower import Scales, default_output, rewrite, rewrite_parts
 
 LARGEST_DIFFERENCE = 1e-10
 
@@ -66,25 +66,23 @@ def block_differences(
     """The same part by part: stem, every block (each fed what timm's blocks before it made), and the tail, by name."""
     output = output or default_output(model)
     depth, centre = len(model.blocks), not output.shows_stream(model)
-    rope = rotation(model, torch.float64)
-    their_rope = None if rope is None else model.rope.get_embed().double()
+    their_rope = None if model.rope is None else model.rope.get_embed().double()
     patches = _float64(model.patch_embed)(image.double())
     theirs = _float64(model.norm_pre)(_embed_positions(model, patches))
-    ours = Stem(model, scales, "nchw", "-1..1", torch.float64, centre)(image.double())
-    found = {"stem": _difference(ours / scales.stream, _stream(theirs, centre))}
+    parts = rewrite_parts(model, scales, output=output, dtype=torch.float64, keep_norm_weights=keep_norm_weights)
+    _, stem = next(parts)
+    found = {"stem": _difference(stem(image.double()) / scales.stream, _stream(theirs, centre))}
     shown = None
-    for i, block in enumerate(model.blocks[: output.blocks(depth)]):
-        stream = _stream(theirs, centre) * scales.stream
-        ours = rewrite_block(model, i, rope, scales, torch.float64, keep_norm_weights, centre)(stream)
+    for i, (block, (name, part)) in enumerate(zip(model.blocks[: output.blocks(depth)], parts)):
+        ours = part(_stream(theirs, centre) * scales.stream)
         theirs = _float64(block)(theirs, rope=their_rope)
-        found[f"blocks.{i}"] = _difference(ours / scales.stream, _stream(theirs, centre))
+        found[name] = _difference(ours / scales.stream, _stream(theirs, centre))
         if output.has_features and i == output.block(depth):
             shown = theirs
-    tail = rewrite_tail(model, scales, output, False, torch.float64, keep_norm_weights)
-    end = Tower(nn.Identity(), [], **tail).eval()
+    _, end = next(parts)
     stream = _stream(theirs, centre) * scales.stream
     tapped = None if shown is None or output.final(depth) else _stream(shown, centre) * scales.stream
-    made = _named(end.end(stream, tapped), output)
+    made = _named(end.eval().end(stream, tapped), output)
     expected = {}
     if output.has_head:
         pooled = _float64(model.fc_norm)(_pooled(model, _float64(model.norm)(theirs)))

@@ -134,6 +134,13 @@ def test_a_device_s_report_is_judged_and_kept(bundle, device_report):
     assert outcomes(validate(bundle, NO_GPU, quietly))["files"] == "passed"
 
 
+def test_a_report_without_the_reference_is_refused(bundle, device_report):
+    path = device_report([])
+    (bundle / "reference.npz").unlink()
+    with pytest.raises(InputError, match=r"reference\.npz can't be read"):
+        judge_device(bundle, path)
+
+
 def test_a_report_of_other_weights_is_refused(bundle, device_report):
     before = (bundle / "report.json").read_bytes()
     with pytest.raises(InputError, match="other weights"):
