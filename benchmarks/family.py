@@ -27,7 +27,7 @@ from convert.export import export_tflite
 from convert.quantize import PRECISIONS, quantize
 from convert.variants import VARIANTS, Variant, build_tower, find
 from pecore.cli.screen import working
-from pecore.conversion import Options, chosen_output, convert
+from pecore.conversion import Options, convert
 from pecore.preprocess import preprocess
 from pecore.runtime import open_model
 from rewrites import Output, rewrite
@@ -142,13 +142,6 @@ def measure_other(name: str, options: dict[str, Any], output: Output | None, bat
     }
 
 
-def shape(variant: Variant) -> str:
-    """Of what the variant gives by default, at its own image size."""
-    if chosen_output(variant, Options()) == Output("features"):
-        return f"features {[1, variant.width, variant.grid, variant.grid]}"
-    return f"embedding {[1, variant.embedding_dim]}"
-
-
 def page(content: dict[str, Any]) -> str:
     """docs/family.md."""
     lines = [
@@ -164,7 +157,8 @@ def page(content: dict[str, Any]) -> str:
     ]
     for variant in VARIANTS:
         row = content["rows"].get(variant.name)
-        about = [f"`{variant.name}`", f"{variant.parameters / 1e6:,.1f} M", str(variant.image_size), shape(variant)]
+        given = f"{variant.output} {variant.output_shape}"
+        about = [f"`{variant.name}`", f"{variant.parameters / 1e6:,.1f} M", str(variant.image_size), given]
         lines.append(f"| {' | '.join([*about, *(cells(row) if row else ['not measured', *[''] * 6])])} |")
     versions = ", ".join(f"{k} {v}" for k, v in content["versions"].items())
     lines += [

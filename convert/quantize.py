@@ -1,6 +1,5 @@
 """float32 `.tflite` -> fp16 or int8 weights, through ai-edge-quantizer. Inputs and outputs stay float32."""
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ai_edge_quantizer import qtyping, quantizer, recipe_manager
@@ -41,13 +40,3 @@ def quantize(source: Path, target: Path, precision: str) -> None:
     """Write `source` (float32) with weights in `precision` to `target`."""
     result = quantizer.Quantizer(str(source), recipe(precision)).quantize()
     result.export_model(str(target), overwrite=True)
-
-
-def write_precisions(source: Path, files: Mapping[str, Path], stage: Callable[[str], None]) -> None:
-    """Make each of `files` (precision -> path) from the float32 `source`, which is deleted unless it is one of them."""
-    for precision, path in files.items():
-        if precision != "fp32":
-            stage(f"quantizing to {precision}")
-            quantize(source, path, precision)
-    if source not in files.values():
-        source.unlink()

@@ -92,6 +92,18 @@ class Variant:
         return stem + self.depth * block + tail
 
     @property
+    def output(self) -> str:
+        """What it is converted for: features without a head, logits with a head of its own, else the embedding."""
+        if not self.embedding_dim:
+            return "features"
+        return "embedding" if self.embedding_dim == find_timm(self.timm_name).embedding_dim else "logits"
+
+    @property
+    def output_shape(self) -> list[int]:
+        """Of that output, for one image; features in NCHW."""
+        return [1, self.embedding_dim] if self.embedding_dim else [1, self.width, self.grid, self.grid]
+
+    @property
     def vision_repo(self) -> str:
         """Hub repository of the vision tower alone (`model.safetensors`, timm's keys)."""
         return f"timm/{self.timm_name}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,8 @@ import torch
 from convert import bundle, parts
 from convert.card import model_card
 from convert.checkpoint import Weights
-from convert.export import export_tflite
 from convert.fingerprint import fingerprint
-from convert.quantize import PRECISIONS, write_precisions
+from convert.forms import FORMS, by_form, write_files
 from convert.variants import Variant, build_tower, find_timm
 from pecore.errors import GateError, InputError
 from pecore.preprocess import preprocess
@@ -43,7 +43,7 @@ PREPROCESSING = {
 class Options:
     """What a conversion is to make.
 
-    precisions: of the files to keep. output, layer: as `rewrites.Output` takes them; `default_output` where None, and
+    precisions: of the files to keep. output, layer: as `rewrites.Output` takes them; `Variant.output` where None, and
     features where only a layer is given. batch: images that the graph takes at once. gpu: `auto` runs the GPU gate
     where there is an adapter, `require` insists, `skip` leaves it out.
     gpu_images: how many of the photographs go through the GPU gate (a software driver takes half a minute for each).
@@ -63,7 +63,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, values, known in (
-            ("precision", self.precisions, PRECISIONS),
+            ("precision", self.precisions, tuple(FORMS)),
             ("output", [self.output or OUTPUTS[0]], OUTPUTS),
             ("input layout", [self.input_layout], INPUT_LAYOUTS),
             ("input range", [self.input_range], tuple(INPUT_RANGES)),
@@ -90,20 +90,13 @@ class Result:
     report: dict[str, Any]
 
 
-def default_output(variant: Variant) -> str:
-    """What a variant is converted for: features without a head, logits with a head of its own, else the embedding."""
-    if not variant.embedding_dim:
-        return "features"
-    return "embedding" if variant.embedding_dim == find_timm(variant.timm_name).embedding_dim else "logits"
-
-
 def chosen_output(variant: Variant, options: Options) -> Output:
     """The output that `options` ask of `variant`.
 
     Raises:
         InputError: it has none of that kind, or no such layer.
     """
-    by_default = default_output(variant) if options.layer is None else "features"
+    by_default = variant.output if options.layer is None else "features"
     kind = options.output or by_default
     if not variant.embedding_dim and kind != "features":
         raise InputError(f"{variant.size} has no pooling and no head to give {kind}: choose --output features")
@@ -119,7 +112,7 @@ def bundle_name(variant: Variant, options: Options) -> str:
     """Stem of the files, and the bundle's folder: the variant's artefact, and what is not as usual."""
     output = chosen_output(variant, options)
     layered = output.has_features and not output.final(variant.depth)
-    usual = "embedding" if find_timm(variant.timm_name).embedding_dim else "features"
+    usual = find_timm(variant.timm_name).output
     parts = [
         f"_{output.kind}" if output.kind != usual else "",
         f"_layer{output.block(variant.depth)}" if layered else "",
@@ -170,25 +163,15 @@ def convert(
             options.batch,
         )
         files = {p: staged.folder / f"{name}_{p}.tflite" for p in dict.fromkeys(options.precisions)}
-        for keep_norm_weights in sorted({p == "int8" for p in files}):
-            form = "tower with norm weights kept" if keep_norm_weights else "tower"
-            stage(f"comparing the {form} with timm in float64")
-            difference = exactness.max_difference(model, scales, images[0], keep_norm_weights, output)
-            checks.append(gates.exact_gate(difference, form))
-            made = {p: path for p, path in files.items() if (p == "int8") == keep_norm_weights}
-            source = made.get("fp32", staged.folder / "source.tflite")
-            stage("converting to float32 .tflite")
-            tower = rewrite(
-                model,
-                scales,
-                output=output,
-                input_layout=layout,
-                input_range=value_range,
-                keep_norm_weights=keep_norm_weights,
+        for form, made in by_form(files):
+            stage(f"comparing the {form.name} with timm in float64")
+            difference = exactness.max_difference(model, scales, images[0], output, **form.options)
+            checks.append(gates.exact_gate(difference, form.name))
+            make = partial(
+                rewrite, model, scales, output=output, input_layout=layout, input_range=value_range, **form.options
             )
-            export_tflite(tower, {"image": torch.from_numpy(inputs[0]["image"])}, source, output.names)
-            del tower  # of a large one, quantizing needs the room
-            write_precisions(source, made, stage)
+            write_files(make, {"image": torch.from_numpy(inputs[0]["image"])}, made, output.names, stage)
+            del make
         del model
 
         for precision, path in files.items():

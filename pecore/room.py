@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pecore.errors import InputError
 
-BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+BYTES = {"fp32": 4, "fp16": 2, "int8": 1, "fp32-cpu": 4}
 """Of a weight in a file of each precision."""
 
 MEMORY = (1.2e9, 6.0)

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convert import bundle, parts
-from convert.export import export_tflite
-from convert.quantize import PRECISIONS, write_precisions
+from convert.forms import by_form, write_files
+from convert.quantize import PRECISIONS
 from convert.text_tower import TextConfig, TextWeights, build_text_tower, text_config, tokenizer
 from convert.variants import Variant
 from pecore.conversion import SIGNATURE, Result
@@ -93,20 +94,15 @@ def convert_text(
         checks = [gates.headroom_gate(reductions)]
         inputs = [{"tokens": row.numpy()} for row in tokens]
         files = {p: staged.folder / f"{variant.artefact}_text_{p}.tflite" for p in dict.fromkeys(options.precisions)}
-        for keep_norm_weights in sorted({p == "int8" for p in files}):
-            form = "text tower with norm weights kept" if keep_norm_weights else "text tower"
-            stage(f"comparing the {form} with open_clip in float64")
-            difference = max_difference(model, scales, tokens[3], tokenize.end, keep_norm_weights)
+        for form, written in by_form(files):
+            stage(f"comparing the text {form.name} with open_clip in float64")
+            difference = max_difference(model, scales, tokens[3], tokenize.end, **form.options)
             detail = f"max |diff| {difference:.1e} to open_clip"
-            exact = gates.exact_gate(difference, form)
+            exact = gates.exact_gate(difference, f"text {form.name}")
             checks.append(replace(exact, detail=detail) if exact.outcome == "passed" else exact)
-            stage("converting to float32 .tflite")
-            made = {p: path for p, path in files.items() if (p == "int8") == keep_norm_weights}
-            source = made.get("fp32", staged.folder / "source.tflite")
-            tower = rewrite_text(model, scales, tokenize.end, keep_norm_weights=keep_norm_weights)
-            export_tflite(tower, {"tokens": tokens[0]}, source, ("text_embedding",))
-            del tower
-            write_precisions(source, made, stage)
+            make = partial(rewrite_text, model, scales, tokenize.end, **form.options)
+            write_files(make, {"tokens": tokens[0]}, written, ("text_embedding",), stage)
+            del make
         del model
         for precision, path in files.items():
             checks.append(_reported(gates.graph_gate(path, options.runtime), options.gpu))

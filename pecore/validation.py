@@ -11,6 +11,7 @@ import torch
 
 from convert import bundle
 from convert.card import model_card
+from convert.forms import by_form
 from convert.variants import Variant, build_tower
 from pecore.bundle import Bundle, open_bundle
 from pecore.bundle_weights import output_of, weights_of
@@ -52,8 +53,8 @@ def validate(path: Path, options: Options, stage: Callable[[str], None] = print)
     if checks[0].outcome == "failed":
         return checks
     checks += _judge_weights(made, options, stage)
-    for file in made.files().values():
-        checks += judge_file(file, options.reference or path / REFERENCE, options, stage)
+    for precision, file in made.files().items():
+        checks += judge_file(file, options.reference or path / REFERENCE, options, stage, precision)
     # A text tower is made for the CPU: its conversion reports the GPU gate, and passes without it.
     on_cpu = replace(options, gpu="skip")
     for file in made.files("text").values():
@@ -77,7 +78,10 @@ def judge_device(folder: Path, path: Path) -> list[Check]:
     spec = TensorSpec(tuple(output["shape"]), np.dtype(output["dtype"]))
     _, reference = load_reference(folder / REFERENCE, {}, {output["name"]: spec})
     checks = device.judge(told, made.manifest["files"], [sample[output["name"]] for sample in reference])
-    content = json.loads((folder / bundle.REPORT).read_text(encoding="utf-8"))
+    try:
+        content = json.loads((folder / bundle.REPORT).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / bundle.REPORT} can't be read ({error}); convert the model again") from error
     entry = {key: told.get(key) for key in ("device", "versions")} | {"gates": [c.as_dict() for c in checks]}
     others = [d for d in content.get("devices", []) if d["device"] != told["device"]]
     content["devices"] = [*others, entry]
@@ -86,9 +90,16 @@ def judge_device(folder: Path, path: Path) -> list[Check]:
     return checks
 
 
-def judge_file(path: Path, reference: Path | None, options: Options, stage: Callable[[str], None]) -> list[Check]:
-    """Gates 2 to 4 on one file; without a reference the GPU is held against the CPU on seeded noise."""
-    precision = weights_precision(read_graph(path))
+def judge_file(
+    path: Path,
+    reference: Path | None,
+    options: Options,
+    stage: Callable[[str], None],
+    precision: str | None = None,
+) -> list[Check]:
+    """Gates 2 to 4 on one file; without a reference the GPU is held against the CPU on seeded noise. `precision` as the
+    manifest has it; without one, that of the weights."""
+    precision = precision or weights_precision(read_graph(path))
     checks = [gates.graph_gate(path, options.runtime)]
     stage(f"running {path.name} on the CPU")
     model = open_model(path, backend="cpu")
@@ -125,9 +136,9 @@ def _judge_weights(made: Bundle, options: Options, stage: Callable[[str], None])
     scales = Scales(**manifest["scales"])  # the bundle's own: what was converted is what is judged
     output = output_of(made)
     checks = []
-    for kept in sorted({precision == "int8" for precision in made.files()}):
-        form = "tower with norm weights kept" if kept else "tower"
-        stage(f"comparing the {form} with timm in float64")
-        checks.append(gates.exact_gate(exactness.max_difference(model, scales, images[0], kept, output), form))
+    for form, _ in by_form(made.files()):
+        stage(f"comparing the {form.name} with timm in float64")
+        difference = exactness.max_difference(model, scales, images[0], output, **form.options)
+        checks.append(gates.exact_gate(difference, form.name))
     reductions = headroom.measure_by_parts(model, scales, images, output)
     return [*checks, gates.headroom_gate(reductions)]

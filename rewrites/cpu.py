@@ -19,16 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from .fold import Affine, as_linear
-from .tower import Mlp, Tower
 
 PARTS = 4
 """Of an MLP: each slice is as large as the attention's projection."""
 
 
 class SlicedMlp(nn.Module):
-    """`Mlp` with its hidden channels in `parts`: `[B, 1, N, C]` -> the same."""
+    """A plain `Mlp` with its hidden channels in `parts`: `[B, 1, N, C]` -> the same."""
 
-    def __init__(self, mlp: Mlp, parts: int):
+    def __init__(self, mlp: Any, parts: int):
         super().__init__()
         dtype = mlp.fc1.weight.dtype
         inner = zip(mlp.fc1.weight.chunk(parts), mlp.fc1.bias.chunk(parts))
@@ -56,11 +55,9 @@ class SlicedLinear(nn.Module):
         return torch.cat([part(x) for part in self.parts], -1)
 
 
-def for_cpu(tower: Tower, parts: int = PARTS) -> Tower:
-    """Slice the blocks of a rewritten tower, in place; MLPs with a gate stay as they are. Returns the tower."""
-    block: Any
-    for block in tower.blocks:
-        block.attn.qkv = SlicedLinear(block.attn.qkv, 3)
-        if isinstance(block.mlp, Mlp):
-            block.mlp = SlicedMlp(block.mlp, parts)
-    return tower.eval()
+def slice_block(block: Any, parts: int = PARTS) -> Any:
+    """Slice a rewritten `Block`, in place; an MLP with a gate stays as it is. Returns the block."""
+    block.attn.qkv = SlicedLinear(block.attn.qkv, 3)
+    if hasattr(block.mlp, "fc1"):  # with a gate it is called otherwise
+        block.mlp = SlicedMlp(block.mlp, parts)
+    return block

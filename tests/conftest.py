@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from convert import forms
 from convert.checkpoint import load
 from convert.export import export_tflite
 from convert.quantize import quantize
@@ -135,4 +136,4 @@ def tiny_result(tiny: Variant, tmp_path_factory: pytest.TempPathFactory) -> conv
 def without_export(tiny_result: conversion.Result, monkeypatch: pytest.MonkeyPatch) -> None:
     """Conversions of `tiny` take the float32 file that is there instead of seconds to make it again."""
     made = tiny_result.folder / f"{tiny_result.manifest['name']}_fp32.tflite"
-    monkeypatch.setattr(conversion, "export_tflite", lambda tower, inputs, path, outputs: shutil.copy(made, path))
+    monkeypatch.setattr(forms, "export_tflite", lambda tower, inputs, path, outputs: shutil.copy(made, path))

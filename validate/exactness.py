@@ -21,47 +21,44 @@ whole: 2.5 GB)."""
 def timm_outputs(model: Any, image: Tensor, output: Output, channels_last: bool = False) -> dict[str, Tensor]:
     """What timm's tower gives for `image` [B, 3, H, W], by the names and in the shapes of the rewritten tower's outputs
     (`rewrites.Output`)."""
-    out = {}
+    out, depth = {}, len(model.blocks)
+    if output.has_features and not output.final(depth):
+        stop_early = not output.has_head
+        tokens, (found,) = model.forward_intermediates(image, [output.block(depth)], stop_early=stop_early)
+    else:
+        tokens, found = model.forward_features(image), None
     if output.has_head:
-        embedding = model(image)
+        embedding = model.forward_head(tokens)
         out[output.names[0]] = embedding if output.kind == "logits" else F.normalize(embedding, dim=-1)
-    if output.has_features:
-        depth = len(model.blocks)
-        if output.final(depth):
-            tokens = model.forward_features(image)[:, model.num_prefix_tokens :]
-            out["features"] = _map(model, tokens, channels_last)
-        else:
-            (found,) = model.forward_intermediates(
-                image, [output.block(depth)], stop_early=True, intermediates_only=True
-            )
-            out["features"] = found.permute(0, 2, 3, 1) if channels_last else found
+    if found is not None:
+        out["features"] = found.permute(0, 2, 3, 1) if channels_last else found
+    elif output.has_features:
+        out["features"] = _map(model, tokens[:, model.num_prefix_tokens :], channels_last)
     return out
 
 
-def max_difference(
-    model: Any, scales: Scales, image: Tensor, keep_norm_weights: bool = False, output: Output | None = None
-) -> float:
+def max_difference(model: Any, scales: Scales, image: Tensor, output: Output | None = None, **form: Any) -> float:
     """Largest |difference| between timm's tower and its rewrite, in float64; of features, which have the size of the
     residual stream, relative to the largest of them where that is above 1.
 
     Args:
         model: timm's tower, any dtype; not touched.
-        scales, keep_norm_weights, output: as `rewrite` takes them.
         image: `[B, 3, H, W]` in [-1, 1].
+        scales, output, form (`keep_norm_weights`, `sliced`): as `rewrite` takes them.
     """
     output = output or default_output(model)
     if sum(p.numel() for p in model.parameters()) > WHOLE_TOWER_PARAMETERS:
-        return max(block_differences(model, scales, image, keep_norm_weights, output).values())
+        return max(block_differences(model, scales, image, output, **form).values())
     with torch.no_grad():
         theirs = timm_outputs(_float64(model), image.double(), output)
-        tower = rewrite(model, scales, output=output, dtype=torch.float64, keep_norm_weights=keep_norm_weights)
+        tower = rewrite(model, scales, output=output, dtype=torch.float64, **form)
         ours = _named(tower(image.double()), output)
     return _output_difference(ours, theirs)
 
 
 @torch.no_grad()
 def block_differences(
-    model: Any, scales: Scales, image: Tensor, keep_norm_weights: bool = False, output: Output | None = None
+    model: Any, scales: Scales, image: Tensor, output: Output | None = None, **form: Any
 ) -> dict[str, float]:
     """The same part by part: stem, every block (each fed what timm's blocks before it made), and the tail, by name."""
     output = output or default_output(model)
@@ -69,7 +66,7 @@ def block_differences(
     their_rope = None if model.rope is None else model.rope.get_embed().double()
     patches = _float64(model.patch_embed)(image.double())
     theirs = _float64(model.norm_pre)(_embed_positions(model, patches))
-    parts = rewrite_parts(model, scales, output=output, dtype=torch.float64, keep_norm_weights=keep_norm_weights)
+    parts = rewrite_parts(model, scales, output=output, dtype=torch.float64, **form)
     _, stem = next(parts)
     found = {"stem": _difference(stem(image.double()) / scales.stream, _stream(theirs, centre))}
     shown = None

@@ -83,11 +83,12 @@ def _subject(
 ) -> tuple[dict[str, Path], Any, dict[str, Any], list[str]]:
     """The files by name, timm's tower L2-normalised (None where its weights can't be had), how an image goes in, and
     what is to be said about it."""
+    from functools import partial
+
     import torch
 
     from convert.checkpoint import load
-    from convert.export import export_tflite
-    from convert.quantize import quantize
+    from convert.forms import FORMS, by_form, write_files
     from convert.variants import Variant, build_tower, find
     from pecore.bundle import open_bundle
     from pecore.bundle_weights import weights_of
@@ -118,15 +119,13 @@ def _subject(
     weights = load(variant, checkpoint or "synthetic")
     model = build_tower(variant, weights.state_dict)
     image = {"image": torch.zeros(1, 3, variant.image_size, variant.image_size)}
-    files = {f"LiteRT {precision}": folder / f"{precision}.tflite" for precision in ("fp32", "fp16", "int8")}
-    stage(f"{variant.size}: converting")
-    export_tflite(rewrite(model), image, files["LiteRT fp32"])
-    quantize(files["LiteRT fp32"], files["LiteRT fp16"], "fp16")
-    export_tflite(rewrite(model, keep_norm_weights=True), image, folder / "kept.tflite")
-    quantize(folder / "kept.tflite", files["LiteRT int8"], "int8")
+    files = {precision: folder / f"{precision}.tflite" for precision in FORMS}
+    for form, made in by_form(files):
+        write_files(partial(rewrite, model, **form.options), image, made, ("embedding",), stage)
     layout = {"layout": "nchw", "range": "-1..1", "side": variant.image_size}
     notes = ["Synthetic weights."] * (weights.kind == "synthetic")
-    return files, Untouched(model, torch.float32).eval(), layout, notes
+    named = {f"LiteRT {precision}": path for precision, path in files.items()}
+    return named, Untouched(model, torch.float32).eval(), layout, notes
 
 
 def _contenders(

@@ -26,7 +26,7 @@ PLAIN_EVERY = 10.0
 BundleOption = Annotated[Path | None, typer.Option("--bundle", help="Bundle to use; the only one in out/ by default.")]
 BackendOption = Annotated[str, typer.Option("--backend", help="cpu, gpu or tensorflow.")]
 PrecisionOption = Annotated[
-    str | None, typer.Option("--precision", help="Which of the bundle's files: fp16, int8 or fp32; fp16 by default.")
+    str | None, typer.Option("--precision", help="Which of the bundle's files, such as int8; fp16 by default.")
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads; one per core by default.")]
 LabelsOption = Annotated[

@@ -46,16 +46,14 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print the same a
 
 def about(variant: "Variant", row: Any, converted: Any) -> dict[str, Any]:
     """What is known of a variant, as JSON has it."""
-    grid = variant.grid
-    pooled = variant.embedding_dim > 0
     made = converted["files"] if converted else {}
     return {
         "variant": variant.name,
         "timm": variant.timm_name,
         "parameters": variant.parameters,
         "pixels": variant.image_size,
-        "output": "embedding" if pooled else "features",
-        "shape": [1, variant.embedding_dim] if pooled else [1, variant.width, grid, grid],
+        "output": variant.output,
+        "shape": variant.output_shape,
         "megabytes": {
             p: (made[p]["bytes"] if p in made else variant.parameters * size) / 1e6 for p, size in BYTES.items()
         },

@@ -85,8 +85,7 @@ def convert_size(
     import torch
 
     from convert.checkpoint import load
-    from convert.export import export_tflite
-    from convert.quantize import quantize
+    from convert.forms import write_files
     from convert.variants import build_tower, find
     from pecore.preprocess import preprocess
     from rewrites.tower import default_output, rewrite
@@ -105,10 +104,8 @@ def convert_size(
     images = [torch.from_numpy(preprocess(image, variant.image_size)) for _, image in photographs()]
     stage(f"measuring headroom on {len(images)} photographs")
     tower = rewrite(model, fit_scales(model, images)[0])
-    stage("converting to .tflite")
-    whole, path = Path(folder, "fp32.tflite"), Path(folder, f"{variant.artefact}_fp16.tflite")
-    export_tflite(tower, {"image": images[0]}, whole, default_output(model).names)
-    quantize(whole, path, "fp16")
+    path = Path(folder, f"{variant.artefact}_fp16.tflite")
+    write_files(lambda: tower, {"image": images[0]}, {"fp16": path}, default_output(model).names, stage)
     return path, tower, f", {'SYNTHETIC weights: ' * loaded.synthetic}{loaded.source}"
 
 
@@ -117,6 +114,7 @@ def from_bundle(path: Path, checkpoint: Path | None, stage: Callable[[str], None
 
     The tower is None where the bundle does not list the file, or its weights are neither synthetic nor given.
     """
+    from convert.forms import FORMS
     from convert.variants import Variant, build_tower
     from pecore.bundle import open_bundle
     from pecore.bundle_weights import output_of, weights_of
@@ -141,7 +139,7 @@ def from_bundle(path: Path, checkpoint: Path | None, stage: Callable[[str], None
         output=output_of(bundle),
         input_layout=taken["layout"],
         input_range=taken["range"],
-        keep_norm_weights=files[path.name]["precision"] == "int8",
+        **FORMS[files[path.name]["precision"]].options,
     )
     return path, tower, about
 

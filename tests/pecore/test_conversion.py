@@ -1,7 +1,6 @@
 """Weights in, judged bundle out."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ from pecore.cli.convert import choose_variant
 from pecore.conversion import Options, Result, bundle_name, convert
 from pecore.errors import GateError, InputError
 from pecore.runtime import open_model
+from pecore.validation import Options as ValidateOptions
+from pecore.validation import validate
 from rewrites.output import Output
 from rewrites.tower import Scales
 from validate import gates, rules
@@ -149,12 +150,12 @@ def test_an_error_on_the_way_leaves_nothing(
 ) -> None:
     seen: list[str] = []
 
-    def write_precisions(source: Path, files: dict[str, Path], stage: Callable[[str], None]) -> None:
+    def write_files(make: Any, inputs: Any, files: dict[str, Path], *others: Any) -> None:
         seen.extend(p.name for p in tmp_path.iterdir())
         files["fp16"].write_bytes(b"half a file")
         raise error
 
-    monkeypatch.setattr(conversion, "write_precisions", write_precisions)
+    monkeypatch.setattr(conversion, "write_files", write_files)
     with pytest.raises(type(error)):
         convert(tiny, load(tiny, "synthetic"), tmp_path / tiny.artefact, FP16, _quiet)
     assert len(seen) == 1  # it was there, under a name of its own
@@ -179,6 +180,19 @@ def test_images_of_one_s_own(tiny: Variant, tmp_path: Path, shots: list[Image.Im
     result = convert(tiny, load(tiny, "synthetic"), tmp_path / "out", replace(FP16, images=folder), _quiet)
     assert result.passed
     assert result.report["images"] == ["chelsea.png", "grey rocket.jpg"]
+
+
+def test_a_file_for_the_cpu(tmp_path: Path) -> None:
+    variant = replace(find("T16"), depth=1, image_size=64)
+    result = convert(variant, load(variant, "synthetic"), tmp_path / "out", Options(precisions=("fp32-cpu",)), _quiet)
+    assert result.passed, [c.detail for c in result.checks]
+    assert [c.subject for c in result.checks if c.gate == "exact"] == ["tower in slices for the CPU"]
+    assert [(c.outcome, c.detail) for c in result.checks if c.gate == "gpu"] == [("skipped", "made for the CPU")]
+    ((name, file),) = result.manifest["files"].items()
+    assert (name, file["precision"]) == ("pe_core_tiny_384_fp32-cpu.tflite", "fp32-cpu")
+    linears = next(c for c in result.checks if c.gate == "graph").figures["ops_by_name"]["FULLY_CONNECTED"]
+    assert linears == 3 + 1 + 1 + 2 * 4 + 6  # q, k, v; RoPE's swap; proj; the MLP's parts; pool and head
+    assert [c.outcome for c in validate(result.folder, ValidateOptions())] == ["passed"] * 5 + ["skipped"]
 
 
 def test_a_feature_map(tmp_path: Path) -> None:
@@ -267,7 +281,7 @@ def test_a_tower_is_named_in_one_way(tmp_path: Path) -> None:
     save_file(load(replace(find("spatial-T16"), embedding_dim=7), "synthetic").state_dict, tuned)
     variant = choose_variant(None, None, "vit_pe_spatial_tiny_patch16_512", tuned, None)
     assert variant == replace(find("spatial-T16"), embedding_dim=7)
-    assert conversion.default_output(variant) == "logits"
+    assert variant.output == "logits"
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,14 @@ def test_a_device_s_report_is_judged_and_kept(bundle, device_report):
     assert outcomes(validate(bundle, NO_GPU, quietly))["files"] == "passed"
 
 
+def test_a_bundle_without_its_report_takes_no_device_s(bundle, device_report):
+    right = load_reference(bundle / "reference.npz", {}, {})[1]
+    path = device_report(np.stack([sample["embedding"] for sample in right]))
+    (bundle / "report.json").unlink()
+    with pytest.raises(InputError, match="report.json can't be read"):
+        judge_device(bundle, path)
+
+
 def test_a_report_without_the_reference_is_refused(bundle, device_report):
     path = device_report([])
     (bundle / "reference.npz").unlink()

@@ -32,8 +32,8 @@ def test_lang_and_spatial_towers_are_timm_s(variant: Variant) -> None:
     model, image = build(variant, 2, width=96, heads=3, mlp_width=200) if variant.width > 1000 else build(variant)
     assert (model.blocks[0].gamma_1 is not None) == variant.layer_scale
     for output in (Output("features"), Output("features", 0)):
-        assert max_difference(model, UNUSUAL, image, True, output) <= EXACT
-        assert max(block_differences(model, UNUSUAL, image, False, output).values()) <= EXACT
+        assert max_difference(model, UNUSUAL, image, output, keep_norm_weights=True) <= EXACT
+        assert max(block_differences(model, UNUSUAL, image, output, keep_norm_weights=False).values()) <= EXACT
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,8 @@ def core() -> tuple[Any, torch.Tensor]:
 )
 def test_outputs_of_a_core_tower(core: tuple[Any, torch.Tensor], output: Output, keep: bool) -> None:
     model, image = core
-    assert max_difference(model, UNUSUAL, image, keep, output) <= EXACT
-    assert max(block_differences(model, UNUSUAL, image, keep, output).values()) <= EXACT
+    assert max_difference(model, UNUSUAL, image, output, keep_norm_weights=keep) <= EXACT
+    assert max(block_differences(model, UNUSUAL, image, output, keep_norm_weights=keep).values()) <= EXACT
 
 
 def test_timm_s_side_is_timm_s(core: tuple[Any, torch.Tensor]) -> None:
@@ -119,8 +119,8 @@ def test_eva02() -> None:
         p.data += torch.randn(p.shape, generator=generator) * (0.2 if p.ndim == 1 else 0.05)
     image = torch.rand(2, 3, 56, 56, generator=generator)
     for output in (None, Output("both"), Output("features", 0)):
-        assert max_difference(model, UNUSUAL, image, True, output) <= EXACT
-        assert max(block_differences(model, UNUSUAL, image, False, output).values()) <= EXACT
+        assert max_difference(model, UNUSUAL, image, output, keep_norm_weights=True) <= EXACT
+        assert max(block_differences(model, UNUSUAL, image, output, keep_norm_weights=False).values()) <= EXACT
 
 
 def test_refusals(core: tuple[Any, torch.Tensor]) -> None:

@@ -38,7 +38,7 @@ def tower(small) -> tuple[Any, Scales, torch.Tensor]:
 
 def test_the_size_decides_the_path(tower, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exactness, "WHOLE_TOWER_PARAMETERS", 10**6)
-    monkeypatch.setattr(exactness, "block_differences", lambda *_: {"stem": 1.0, "tail": 2.0})
+    monkeypatch.setattr(exactness, "block_differences", lambda *_, **__: {"stem": 1.0, "tail": 2.0})
     assert max_difference(*tower) == 2.0
     monkeypatch.setattr(exactness, "WHOLE_TOWER_PARAMETERS", 10**7)
     assert max_difference(*tower) <= LARGEST_DIFFERENCE
@@ -47,7 +47,11 @@ def test_the_size_decides_the_path(tower, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_float32_tower_of_full_depth(converted) -> None:
     """Compared in float64 all the same, and left as it was."""
     before = copy.deepcopy(converted.model.state_dict())
-    assert 0 < max_difference(converted.model, converted.scales, converted.image, True) <= LARGEST_DIFFERENCE
+    assert (
+        0
+        < max_difference(converted.model, converted.scales, converted.image, keep_norm_weights=True)
+        <= LARGEST_DIFFERENCE
+    )
     assert all(torch.equal(t, before[name]) for name, t in converted.model.state_dict().items())
     assert {p.dtype for p in converted.model.parameters()} == {torch.float32}
 
