@@ -11,6 +11,8 @@ setup: $(READY)
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "pecore-litert needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
+	@df -Pk . | awk 'NR == 2 && $$4 < 14e6 { print "setting up takes 14 GB for a while, and this disk has", \
+	  int($$4 / 1e6), "GB free: make room, or clone elsewhere"; exit 1 }'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .

@@ -49,11 +49,14 @@ REPEATS = 3
 WARM_RUNS = 5
 
 
-def contender(name: str, work: Workspace, threads: int) -> Callable[[], np.ndarray]:
-    """One of `ALONE`, loaded."""
+def photograph(work: Workspace) -> np.ndarray:
+    return preprocess(next(iter(photographs()))[1], work.variant.image_size)
+
+
+def contender(name: str, work: Workspace, threads: int, image: np.ndarray) -> Callable[[], np.ndarray]:
+    """One of `ALONE`, loaded, to run on `image`."""
     from pecore import contenders
 
-    image = preprocess(next(iter(photographs()))[1], work.variant.image_size)
     if name == CACHED:
         return contenders.litert(work.file("ours-fp16"), image, threads, work.folder / "weight_cache")
     if name in GRAPHS:
@@ -68,6 +71,7 @@ def contender(name: str, work: Workspace, threads: int) -> Callable[[], np.ndarr
 def compare_all(work: Workspace, threads: int, rounds: int, stage: Callable[[str], None]) -> dict[str, Any]:
     """Every contender's milliseconds, ratio to `BASE`, and cosine with PyTorch."""
     runs: dict[str, Callable[[], np.ndarray]] = {}
+    image = photograph(work)
     left_out: dict[str, str] = {}
     for name, label in LABELS.items():
         stage(f"{threads} threads: loading {label}")
@@ -75,11 +79,11 @@ def compare_all(work: Workspace, threads: int, rounds: int, stage: Callable[[str
             left_out[name] = f"{NEEDS[name]} is not installed"
             continue
         try:
-            runs[name] = contender(name, work, threads)
+            runs[name] = contender(name, work, threads, image)
         except InputError as error:
             left_out[name] = str(error)
     stage(f"{threads} threads: {rounds} paired rounds")
-    expected = contender("eager", work, threads)()
+    expected = contender("eager", work, threads, image)()
     cosines = {name: compare([expected], [run()]).cosine for name, run in runs.items()}
     times = paired(runs, rounds)
     rows = {
@@ -101,12 +105,13 @@ def alone(name: str, work: Workspace, threads: int) -> dict[str, float]:
 
     if name in NEEDS:
         __import__(NEEDS[name])
+    image = photograph(work)
     before = resident_mb()
     if name == "eager":
         _ = work.reference
         del work.__dict__["model"]  # the copy inside the reference is what runs
     start = time.perf_counter()
-    run = contender(name, work, threads)
+    run = contender(name, work, threads, image)
     run()
     first = time.perf_counter() - start
     warm = []

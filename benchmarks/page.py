@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from benchmarks import results
 from benchmarks.conversion import WAYS
 from benchmarks.latency import ALONE, LABELS
+from benchmarks.tried import IDEAS, INT4
 from benchmarks.workspace import GRAPHS
 
 PAGE = Path("docs/benchmarks.md")
@@ -97,15 +98,12 @@ def latency(content: Mapping[str, Any]) -> str:
     ]
     return (
         f"## Latency on the CPU\n\n{content['size']}, one photograph, {content['rounds']} paired rounds: each round "
-        "runs "
-        "everything once, in turn. Ratios are medians over rounds, with quartiles; milliseconds are for scale only."
-        f"{missing}\n\n{table(headings, rows)}\n\n"
+        "runs everything once, in turn. Ratios are medians over rounds, with quartiles; milliseconds are for scale "
+        f"only.{missing}\n\n{table(headings, rows)}\n\n"
         "### From file to first embedding, and memory\n\n"
         "Each in a process of its own, the median of three. First to warm: loading and the first embedding together, "
-        "over "
-        "a warm run. MB: resident after it, beyond the imported libraries; mapped files included. PyTorch starts "
-        "from a "
-        f"module in memory.\n\n{table(['', 'first to warm', 'first, ms', 'MB'], alone)}\n\n"
+        "over a warm run. MB: resident after it, beyond the imported libraries; mapped files included. PyTorch starts "
+        f"from a module in memory.\n\n{table(['', 'first to warm', 'first, ms', 'MB'], alone)}\n\n"
         "`python -m benchmarks.latency`"
     )
 
@@ -170,15 +168,12 @@ def accuracy(content: Mapping[str, Any]) -> str:
     columns = ["correlation", *(f"{amplitude:g}" for amplitude in amplitudes)]
     return (
         f"## Accuracy\n\n{content['size']} at full depth against PyTorch fp32, the worst of {full['images']} images "
-        "on the "
-        f"CPU (five photographs and crops of them), of {full['on_gpu']} photographs on the GPU; {where}. Top label: of "
-        f"{full['labels']} labels in seeded directions, as synthetic text embeddings are; the first leads the second "
-        "by "
-        f"{full['margin']['median']:.4f} in cosine (median).\n\n{table(headings, rows)}\n\n"
+        f"on the CPU (five photographs and crops of them), of {full['on_gpu']} photographs on the GPU; {where}. Top "
+        f"label: of {full['labels']} labels in seeded directions, as synthetic text embeddings are; the first leads "
+        f"the second by {full['margin']['median']:.4f} in cosine (median).\n\n{table(headings, rows)}\n\n"
         "### Over the amplitude of the residual stream\n\n"
         f"The first {sweep['depth']} of {sweep['of']} blocks of {sweep['size']}. The forms of LayerNorm: on ML Drift "
-        "in "
-        "fp16, against the same file on the CPU. Our files on the CPU: against PyTorch.\n\n"
+        "in fp16, against the same file on the CPU. Our files on the CPU: against PyTorch.\n\n"
         f"{table(columns, [*forms, *files])}\n\n"
         "![Correlation over amplitude for three forms of LayerNorm](images/bench_amplitude.png)\n\n"
         "`python -m benchmarks.accuracy`"
@@ -201,9 +196,38 @@ def scaling(content: Mapping[str, Any]) -> str:
     return (
         f"## Scaling\n\nfp32, XNNPACK, {content['threads']} threads, {content['rounds']} paired rounds. Image size and "
         f"batch: the first {content['depth']} blocks of {content['size']}; variants: whole towers, each at its own "
-        "image "
-        f"size.\n\n{table(headings, rows)}\n\n![Time over image size, batch and variant](images/bench_scaling.png)\n\n"
+        f"image size.\n\n{table(headings, rows)}\n\n"
+        "![Time over image size, batch and variant](images/bench_scaling.png)\n\n"
         "`python -m benchmarks.scaling`"
+    )
+
+
+def tried(content: Mapping[str, Any]) -> str:
+    rows = []
+    for name, row in content["layouts"].items():
+        idea, graph = IDEAS[name], row["graph"]
+        found = ", ".join(f"{rule} ({count})" for rule, count in graph["findings"].items()) or "none"
+        rows.append([idea.label, between(row["ratio"]), str(graph["ops"]), found, nines(row["cosine"])])
+    headings = ["what", "time to ours in that precision", "ops", "ops that the rules refuse or distrust", "cosine"]
+    four = [
+        [
+            size,
+            INT4[name][0] if name in INT4 else "int8",
+            between(row["ratio"]),
+            f"{row['bytes'] / 1e6:.1f}",
+            nines(row["cosine"]),
+        ]
+        for size, found in content["int4"].items()
+        for name, row in found.items()
+    ]
+    return (
+        f"## What was tried\n\nThe first {content['depth']} blocks of {content['size']}, {content['threads']} threads, "
+        f"{content['rounds']} paired rounds, cosine with PyTorch on one photograph. Kept: the fused projection on the "
+        "GPU, slices in 4 parts in fp32-cpu files.\n\n"
+        f"{table(headings, rows)}\n\n"
+        "Weights in 4 bits, in blocks of 32 with a scale each, of whole towers; the worst cosine with PyTorch over "
+        f"five photographs. Not offered.\n\n{table(['size', 'weights', 'time to int8', 'MB', 'cosine'], four)}\n\n"
+        "`python -m benchmarks.tried`"
     )
 
 
@@ -212,6 +236,7 @@ SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "latency": latency,
     "conversion": conversion,
     "accuracy": accuracy,
+    "tried": tried,
     "scaling": scaling,
 }
 
@@ -288,9 +313,13 @@ def plot_scaling(content: Mapping[str, Any], path: Path) -> None:
         axes.errorbar(xs, times, [low, high], color=BLUE, marker="o", label=f"time, x^{row['fitted']:.2f}")
         axes.set_xscale("log")
         axes.set_yscale("log")
-        ticks = [p["label"] if axis != "variant" else f"{p['label']}\n{p['x']:.0f}" for p in row["points"]]
-        axes.set_xticks(xs, ticks, fontsize=8)
-        axes.set_xticks([], minor=True)
+        if axis == "variant":  # two of them are too close for a tick each
+            for point, x, time in zip(row["points"], xs, times):
+                axes.annotate(point["label"], (x, time), (-7, 1), textcoords="offset points", fontsize=8, ha="right")
+            axes.set_xlim(xs[0] / 2)
+        else:
+            axes.set_xticks(xs, [p["label"] for p in row["points"]], fontsize=8)
+            axes.set_xticks([], minor=True)
         axes.set_xlabel(label)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=8, frameon=False)

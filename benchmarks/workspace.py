@@ -31,7 +31,7 @@ GRAPHS = {
     "published": "published structure",
     "published-fp16": "published structure, fp16",
     "ours-fp32": "ours, fp32",
-    "ours-cpu": "ours, fp32, sliced for the CPU",
+    "ours-cpu": "ours, fp32-cpu: in slices",
     "ours-fp16": "ours, fp16",
     "ours-int8": "ours, int8",
 }

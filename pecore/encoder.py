@@ -46,6 +46,8 @@ class PerceptionEncoder:
         threads: CPU threads; one per core by default.
         labels: folder with label embeddings; the bundle itself by default.
         text_checkpoint: a file with the text tower, for a bundle without a text `.tflite` whose own checkpoint is gone.
+        weight_cache: folder that keeps the vision tower's packed weights, as `pecore.runtime.open_model` has it: a
+            process after the first loads faster (docs/benchmarks.md). Backend cpu alone.
 
     Raises:
         InputError: no bundle, or a file or backend that can't be used. Labels and the text tower are opened when first
@@ -61,11 +63,14 @@ class PerceptionEncoder:
         threads: int | None = None,
         labels: str | os.PathLike[str] | None = None,
         text_checkpoint: str | os.PathLike[str] | None = None,
+        weight_cache: str | os.PathLike[str] | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(Path(bundle))
         self.backend = backend
         self.file = self.bundle.file(precision)
-        self._model = open_model(self.file, backend=backend, threads=threads)
+        self._model = open_model(
+            self.file, backend=backend, threads=threads, weight_cache=Path(weight_cache) if weight_cache else None
+        )
         self._input: Mapping[str, Any] = self.bundle.manifest["input"]
         self._threads, self._labels_folder = threads, Path(labels) if labels else None
         self._text_checkpoint = Path(text_checkpoint) if text_checkpoint else None

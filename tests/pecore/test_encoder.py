@@ -119,6 +119,12 @@ def test_precisions_and_backend(tiny_bundle, encoder, photos):
         PerceptionEncoder(tiny_bundle, backend="tpu")
 
 
+def test_packed_weights_are_kept_where_asked(tiny_bundle, encoder, photos, tmp_path):
+    cached = PerceptionEncoder(tiny_bundle, weight_cache=tmp_path / "cache")
+    np.testing.assert_allclose(cached.embed_image(photos[0]), encoder.embed_image(photos[0]), atol=1e-6)
+    assert [file.suffix for file in (tmp_path / "cache").iterdir()] == [".xnnpack"]
+
+
 def test_a_graph_that_normalises_inside_gets_its_own_input(tiny_bundle, encoder, photos, tmp_path):
     """The manifest's layout and range decide what `prepare` makes."""
     folder = shutil.copytree(tiny_bundle, tmp_path / "b")
