@@ -15,13 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 
 from benchmarks import results
 from benchmarks.conversion import figures
 from benchmarks.workspace import FOLDER, Workspace
-from convert.export import export_tflite
-from convert.quantize import quantize
+from convert.forms import write_fp16
 from convert.synthetic import synthetic_state_dict
 from convert.variants import build_tower, find
 from pecore.cli.screen import working
@@ -103,13 +101,6 @@ def full_depth(work: Workspace, stage: Callable[[str], None]) -> dict[str, Any]:
     }
 
 
-def export_fp16(tower: nn.Module, image: torch.Tensor, path: Any) -> None:
-    source = path.with_suffix(".fp32.tflite")
-    export_tflite(tower, {"image": image}, source)
-    quantize(source, path, "fp16")
-    source.unlink()
-
-
 def sweep(size: str, depth: int, amplitudes: Sequence[float], stage: Callable[[str], None]) -> dict[str, Any]:
     """The forms of LayerNorm on the delegate, and our files on the CPU, at each amplitude."""
     variant = replace(find(size), depth=depth)
@@ -119,7 +110,7 @@ def sweep(size: str, depth: int, amplitudes: Sequence[float], stage: Callable[[s
 
     images = Workspace(variant).images
     tensors = [torch.from_numpy(image) for image in images]
-    forms = ablate(build, export_fp16, tensors, amplitudes, choose_rows(FORMS), compared=1, stage=stage)
+    forms = ablate(build, write_fp16, tensors, amplitudes, choose_rows(FORMS), compared=1, stage=stage)
     on_cpu: dict[str, list[Any]] = {name: [] for name in FILES}
     for amplitude in amplitudes:
         work = Workspace(variant, FOLDER / f"sweep_{amplitude:g}", amplitude)

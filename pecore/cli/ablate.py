@@ -60,6 +60,7 @@ def _run(size: str, depth: int, amplitudes: list[float], rows: Any, seed: int, s
 
     import torch
 
+    from convert.forms import write_fp16
     from convert.synthetic import synthetic_state_dict
     from convert.variants import build_tower, find
     from pecore.preprocess import preprocess
@@ -82,7 +83,7 @@ def _run(size: str, depth: int, amplitudes: list[float], rows: Any, seed: int, s
     if adapter is None:
         stage("no GPU adapter: op counts and rules only (`make gpu-driver` installs a software one)")
     images = [image for _, image in shots]
-    results = ablation.ablate(build, export_fp16, images, amplitudes, rows, compared=COMPARED, stage=stage)
+    results = ablation.ablate(build, write_fp16, images, amplitudes, rows, compared=COMPARED, stage=stage)
     return {
         "format": 1,
         "variant": whole.artefact,
@@ -96,17 +97,6 @@ def _run(size: str, depth: int, amplitudes: list[float], rows: Any, seed: int, s
         "versions": report.versions(),
         "rows": [r.as_dict() for r in results],
     }
-
-
-def export_fp16(tower: Any, image: Any, path: Path) -> None:
-    """Write a tower with fp16 weights, as a bundle's is."""
-    from convert.export import export_tflite
-    from convert.quantize import quantize
-
-    source = path.with_suffix(".fp32.tflite")
-    export_tflite(tower, {"image": image}, source)
-    quantize(source, path, "fp16")
-    source.unlink()
 
 
 def _amplitudes(text: str) -> list[float]:

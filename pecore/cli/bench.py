@@ -26,7 +26,8 @@ def bench(
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Compare a tower's files with the other ways to run it on this CPU, in turn: size, time as a ratio, cosine.
+    """Compare a tower's files with the other ways to run it on this CPU, in turn: size, time as a ratio, cosine; and
+    with themselves on the GPU, where there is one.
 
     The others are PyTorch and, with the `bench` extra, ONNX Runtime and OpenVINO. They need the weights: synthetic ones
     are made again, others come from where the bundle had them, or from --checkpoint.
@@ -51,20 +52,26 @@ def _measure(
     stage: Callable[[str], None],
 ) -> dict[str, Any]:
     import os
+    from statistics import median
     from tempfile import TemporaryDirectory
 
+    from pecore.gpu_times import times_on_gpu
     from pecore.graph_facts import facts
     from pecore.pairing import paired, ratio, spread
+    from validate.gates import FOR_CPU
     from validate.parity import compare
 
     count = threads or os.cpu_count() or 1
     with TemporaryDirectory(prefix="pecore-bench-") as folder:
         files, reference, layout, notes = _subject(what, checkpoint, Path(folder), stage)
-        runs, base = _contenders(files, reference, layout, count, compile_torch, Path(folder), stage, notes)
+        photo, image = _inputs(layout)
+        runs, base = _contenders(files, reference, photo, image, count, compile_torch, Path(folder), stage, notes)
         outputs = {name: run() for name, run in runs.items()}
         stage(f"{rounds} rounds of {len(runs)} on {count} threads")
         times = paired(runs, rounds)
         about = {name: facts(path) for name, path in files.items()}
+        for_gpu = {name: path for name, path in files.items() if not name.endswith(FOR_CPU)}
+        on_gpu, said = times_on_gpu(for_gpu, image, rounds, stage)
     rows = [
         {
             "name": name,
@@ -75,6 +82,18 @@ def _measure(
         }
         for name, took in times.items()
     ]
+    usual = median(times[base])
+    rows += [
+        {
+            "name": name,
+            "ratio": vars(spread([t / usual for t in took])),
+            "ms": vars(spread([1000 * t for t in took])),
+            "cosine": compare([outputs[base]], [output]).cosine,
+            "graph": None,
+        }
+        for name, (took, output) in on_gpu.items()
+    ]
+    notes += said
     return {"subject": what, "threads": count, "rounds": rounds, "base": base, "rows": rows, "notes": notes}
 
 
@@ -128,25 +147,33 @@ def _subject(
     return named, Untouched(model, torch.float32).eval(), layout, notes
 
 
+def _inputs(layout: dict[str, Any]) -> tuple[Any, Any]:
+    """A photograph as timm's tower takes it, and as the files do."""
+    from pecore.preprocess import preprocess
+    from validate.photographs import photographs
+
+    photo = next(iter(photographs()))[1]
+    own = preprocess(photo, layout["side"], layout=layout["layout"], value_range=layout["range"])
+    return preprocess(photo, layout["side"]), own
+
+
 def _contenders(
     files: dict[str, Path],
     reference: Any,
-    layout: dict[str, Any],
+    image: Any,
+    own: Any,
     threads: int,
     compile_torch: bool,
     folder: Path,
     stage: Callable[[str], None],
     notes: list[str],
 ) -> tuple[dict[str, "Contender"], str]:
-    """Everything that can run here, by name, and which of them the ratios are to: PyTorch, or the first file."""
+    """Everything that can run here, by name, and which of them the ratios are to: PyTorch, or the first file. `image`
+    is timm's tower's, `own` the files'."""
     import torch
 
     from pecore import contenders
-    from pecore.preprocess import preprocess
-    from validate.photographs import photographs
 
-    photo = next(iter(photographs()))[1]
-    image = preprocess(photo, layout["side"])
     runs: dict[str, contenders.Contender] = {}
     if reference is not None:
         runs["PyTorch"] = contenders.eager(reference, image, threads)
@@ -155,7 +182,6 @@ def _contenders(
             runs["torch.compile"] = contenders.compiled(reference, image, threads)
     for name, path in files.items():
         stage(f"loading {name}")
-        own = preprocess(photo, layout["side"], layout=layout["layout"], value_range=layout["range"])
         runs[name] = contenders.litert(path, own, threads)
     missing = contenders.missing()
     exported = reference is not None and not {"onnx", "onnxscript"} & set(missing)

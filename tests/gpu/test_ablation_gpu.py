@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
+from convert.forms import write_fp16
 from convert.synthetic import synthetic_state_dict
 from convert.variants import build_tower, find
-from pecore.cli.ablate import export_fp16
 from pecore.preprocess import preprocess
 from validate.ablation import RIGHT, Point, ablate, choose_rows, passed
 from validate.gpu import Verdict
@@ -36,7 +36,7 @@ def build_with_a_loud_head(amplitude: float):
 
 def run(amplitude: float, rows: list[Row], build=build) -> dict[str, Point]:
     images = [torch.from_numpy(preprocess(image, VARIANT.image_size)) for _, image in photographs()]
-    results = ablate(build, export_fp16, images, [amplitude], rows, stage=lambda name: None)
+    results = ablate(build, write_fp16, images, [amplitude], rows, stage=lambda name: None)
     return {r.row.name: r.points[0] for r in results}
 
 

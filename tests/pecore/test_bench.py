@@ -12,12 +12,13 @@ import torch
 
 from convert.checkpoint import load
 from convert.variants import Variant, build_tower
-from pecore import contenders
+from pecore import contenders, gpu_times
 from pecore.cli import main
 from pecore.errors import InputError
 from pecore.graph_facts import facts
 from pecore.preprocess import preprocess
 from pecore.runtime import open_model
+from validate.gpu import Adapter, GpuRun, Verdict
 from validate.graph import read_graph
 from validate.originals import Untouched
 from validate.parity import compare
@@ -98,6 +99,33 @@ def test_every_contender_gives_pytorchs_embedding(reference, image, tiny_bundle:
     }
     for name, (run, least) in runs.items():
         assert compare([expected], [run()]).cosine > least, name
+
+
+def adapter(software: bool) -> Adapter:
+    return Adapter("Some GPU", "Discrete GPU", software, None)
+
+
+def test_a_gpu_is_measured_after_it_is_warm(monkeypatch, image) -> None:
+    def run_on_gpu(path: Path, inputs: list) -> GpuRun:
+        verdict = Verdict.RAN if path.name == "good" else Verdict.REFUSED
+        outputs = tuple({"embedding": np.full(4, i)} for i in range(len(inputs)))
+        return GpuRun(verdict, "it was refused", "fp16", "2.3.0", outputs=outputs, run_s=tuple(range(len(inputs))))
+
+    monkeypatch.setattr(gpu_times, "probe", lambda: adapter(software=False))
+    monkeypatch.setattr(gpu_times, "run_on_gpu", run_on_gpu)
+    files = {"a": Path("good"), "b": Path("bad")}
+    found, notes = gpu_times.times_on_gpu(files, image, 3, lambda _: None)
+    ((name, (times, output)),) = found.items()
+    assert (name, times, output[0]) == ("a on Some GPU, fp16", [2, 3, 4], 4)
+    assert notes == ["b did not run on Some GPU: it was refused."]
+
+
+@pytest.mark.parametrize(("found", "words"), [(None, "No GPU was found"), (adapter(True), "a software driver")])
+def test_no_gpu_and_software_have_no_speed(found, words: str, monkeypatch, image) -> None:
+    monkeypatch.setattr(gpu_times, "probe", lambda: found)
+    rows, (note,) = gpu_times.times_on_gpu({"a": Path("any")}, image, 3, lambda _: None)
+    assert rows == {}
+    assert words in note
 
 
 def test_missing_packages_are_named(monkeypatch) -> None:

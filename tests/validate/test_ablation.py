@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from PIL import Image
 from typer.testing import CliRunner
 
+from convert.forms import write_fp16
 from convert.synthetic import synthetic_state_dict
 from convert.variants import build_tower, find
-from pecore.cli.ablate import export_fp16
 from pecore.errors import InputError
 from pecore.preprocess import preprocess
 from rewrites.tower import Scales, rewrite
@@ -64,7 +64,7 @@ def results(image) -> dict:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ablation, "probe", lambda: None)
         rows = [r for r in ROWS if r.name not in ("matmul-pool", "norm-published", "l2-normalize")]
-        found = ablate(build, export_fp16, [image], [400.0], rows, compared=1, stage=lambda name: None)
+        found = ablate(build, write_fp16, [image], [400.0], rows, compared=1, stage=lambda name: None)
     return {r.row.name: json.loads(json.dumps(r.as_dict(), allow_nan=False)) for r in found}
 
 
