@@ -103,7 +103,8 @@ def full_depth(work: Workspace, stage: Callable[[str], None]) -> dict[str, Any]:
 
 def sweep(size: str, depth: int, amplitudes: Sequence[float], stage: Callable[[str], None]) -> dict[str, Any]:
     """The forms of LayerNorm on the delegate, and our files on the CPU, at each amplitude."""
-    variant = replace(find(size), depth=depth)
+    whole = find(size)
+    variant = replace(whole, depth=depth, artefact=f"{whole.artefact}_{depth}_blocks")
 
     def build(amplitude: float) -> Any:
         return build_tower(variant, synthetic_state_dict(variant, amplitude=amplitude))
@@ -124,7 +125,7 @@ def sweep(size: str, depth: int, amplitudes: Sequence[float], stage: Callable[[s
     return {
         "size": size,
         "depth": depth,
-        "of": find(size).depth,
+        "of": whole.depth,
         "amplitudes": list(amplitudes),
         "forms": [result.as_dict() for result in forms],
         "cpu": on_cpu,

@@ -5,7 +5,7 @@ delegate says about onnx2tf's graph.
 
 Every conversion is a process, from the start of Python to the finished file: imports, weights (synthetic), export,
 quantization. onnx2tf's is two: PyTorch's ONNX exporter, then onnx2tf, in an environment of its own, as it pins other
-versions (`make build/onnx2tf`).
+versions (`make build/onnx2tf/bin/onnx2tf`).
 """
 
 import argparse

@@ -16,6 +16,14 @@ from pecore.errors import InputError
 MANIFEST = "manifest.json"
 REPORT = "report.json"
 MODEL_CARD = "MODEL_CARD.md"
+EMBEDDINGS_FILE = "text_embeddings.bin"
+LABELS_FILE = "labels.txt"
+
+BESIDE = frozenset(
+    {MANIFEST, REPORT, MODEL_CARD, EMBEDDINGS_FILE, LABELS_FILE, "headroom.png", "reference.npz"}
+    | {"report_text.json", "reference_text.npz"}
+)
+"""Names of what conversions write into a bundle, its models apart."""
 
 OLD = ".old"
 """Suffix of the bundle that was in the target, while the new one takes its place."""
@@ -76,25 +84,40 @@ class Staging:
         self.folder, self.target = folder, target
 
     def keep(self) -> Path:
-        """The bundle is good: it takes the target's place, and what an earlier run rejected there is gone."""
+        """The bundle is good: it takes the target's place, where the user's own files stay, and what an earlier run
+        rejected there is gone."""
         shutil.rmtree(rejected(self.target), ignore_errors=True)
-        return self._move(self.target)
+        return self._move(self.target, keeps=True)
 
     def reject(self) -> Path:
         """A gate failed: the bundle goes beside the target, which is left as it was."""
         return self._move(rejected(self.target))
 
-    def _move(self, place: Path) -> Path:
+    def _move(self, place: Path, keeps: bool = False) -> Path:
         for file in self.folder.rglob("*"):
             file.chmod(0o755 if file.is_dir() else 0o644)
         self.folder.chmod(0o755)
         if place.exists():
             old = place.rename(self.folder.with_suffix(OLD))
             self.folder.rename(place)
+            for path in foreign(old) if keeps else ():
+                if not (place / path.name).exists():
+                    path.rename(place / path.name)
             shutil.rmtree(old)
         else:
             self.folder.rename(place)
         return place
+
+
+def foreign(folder: Path) -> list[Path]:
+    """What lies in a bundle's folder and no conversion wrote: an index, a report, a cache."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        sections = [manifest, *(manifest.get(name, {}) for name in ("labels", "text"))]
+        models = {name for section in sections for name in section.get("files", ())}
+    except (OSError, ValueError, AttributeError):
+        models = set()
+    return [path for path in folder.iterdir() if path.name not in BESIDE | models]
 
 
 def _clear_leftovers(target: Path) -> None:

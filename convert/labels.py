@@ -14,12 +14,11 @@ import torch
 import torch.nn.functional as F
 
 from convert import bundle, parts
+from convert.bundle import EMBEDDINGS_FILE, LABELS_FILE
 from convert.text_tower import TextConfig, TextWeights, Tokenizer, build_text_tower, encode_ids, text_config, tokenizer
 from convert.variants import Variant
 from pecore.errors import InputError
 
-EMBEDDINGS_FILE = "text_embeddings.bin"
-LABELS_FILE = "labels.txt"
 TEMPLATE_SETS = {"openai": "OPENAI_IMAGENET_TEMPLATES", "simple": "SIMPLE_IMAGENET_TEMPLATES"}  # names in open_clip
 WINDOW = 1024  # prompts tokenized, sorted by length and embedded together
 BATCH = 256

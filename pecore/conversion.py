@@ -26,7 +26,7 @@ from validate.gpu import NO_ADAPTER_REMEDY, probe
 from validate.photographs import photographs
 from validate.plots import plot_headroom
 from validate.reference import REFERENCE, save_reference
-from validate.rules import runtimes
+from validate.rules import known_runtime, runtimes
 
 SIGNATURE = "serving_default"
 HEADROOM_PLOT = "headroom.png"
@@ -74,6 +74,7 @@ class Options:
                 raise InputError(
                     f"unknown {name} {', '.join(unknown) or 'list: it is empty'}; choose from {', '.join(known)}"
                 )
+        known_runtime(self.runtime)
         if self.batch < 1:
             raise InputError(f"a batch of {self.batch} holds no image: give --batch 1 or more")
 

@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 
 from convert import fingerprint
-from convert.bundle import MANIFEST
+from convert.bundle import EMBEDDINGS_FILE, LABELS_FILE, MANIFEST
 from pecore.errors import InputError
 
-EMBEDDINGS_FILE = "text_embeddings.bin"
-LABELS_FILE = "labels.txt"
 HEADER_BYTES = 8  # n and dim, little-endian int32
 NORM_ERROR = 1e-4  # float32 rows are within 1e-6 of norm 1; what is further off was not normalised
 

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from convert.forms import by_form
 from pecore.errors import InputError
 
 BYTES = {"fp32": 4, "fp16": 2, "int8": 1, "fp32-cpu": 4}
@@ -28,7 +29,9 @@ def check_room(parameters: int, precisions: Sequence[str], target: Path) -> None
         InputError: how much is needed, and how much there is.
     """
     place = next(p for p in (target, *target.absolute().parents) if p.exists())
-    disk = parameters * (BYTES["fp32"] + sum(BYTES[p] for p in set(precisions) - {"fp32"}))
+    forms = by_form({p: target for p in precisions})
+    on_the_way = any(not any(p.startswith("fp32") for p in files) for _, files in forms)  # a form's float32 file
+    disk = parameters * (sum(BYTES[p] for p in set(precisions)) + BYTES["fp32"] * on_the_way)
     free = shutil.disk_usage(place).free
     if free < disk:
         raise InputError(

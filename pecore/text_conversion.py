@@ -18,12 +18,13 @@ from convert.text_tower import TextConfig, TextWeights, build_text_tower, text_c
 from convert.variants import Variant
 from pecore.conversion import SIGNATURE, Result
 from pecore.errors import InputError
+from pecore.room import check_room
 from rewrites.text import TextStem, rewrite_text, rewrite_text_block, rewrite_text_tail
 from rewrites.tower import Scales
 from validate import gates, headroom, report
 from validate.gates import Check
 from validate.reference import save_reference
-from validate.rules import runtimes
+from validate.rules import known_runtime, runtimes
 
 REPORT = "report_text.json"
 REFERENCE = "reference_text.npz"
@@ -59,6 +60,7 @@ class TextOptions:
         if unknown or not self.precisions:
             wrong = ", ".join(unknown) or "list: it is empty"
             raise InputError(f"unknown precision {wrong}; choose from {', '.join(PRECISIONS)}")
+        known_runtime(self.runtime)
 
 
 @torch.no_grad()
@@ -82,6 +84,7 @@ def convert_text(
     """
     config = config or text_config(variant)
     about = weights.about()
+    check_room(sum(t.numel() for t in weights.state_dict.values()), options.precisions, target)
     manifest = parts.open_manifest(target, variant, "text", about)
     with bundle.staging(target) as staged:
         model = build_text_tower(config, weights.state_dict)
@@ -105,12 +108,12 @@ def convert_text(
             del make
         del model
         for precision, path in files.items():
-            checks.append(_reported(gates.graph_gate(path, options.runtime), options.gpu))
+            checks.append(reported(gates.graph_gate(path, options.runtime), options.gpu))
             stage(f"running {path.name} on the CPU")
             check, outputs = gates.cpu_gate(path, precision, inputs, reference)
             some = slice(options.gpu_prompts)
             on_gpu = gates.gpu_gates(path, precision, inputs[some], outputs[some], options.gpu, stage)
-            checks += [check, *(_reported(c, options.gpu) for c in on_gpu)]
+            checks += [check, *(reported(c, options.gpu) for c in on_gpu)]
         made = report.as_json(
             checks, name=f"{variant.artefact}_text", weights=about, prompts=list(PROMPTS), runtime_rules=options.runtime
         )
@@ -178,7 +181,7 @@ def _fit_scales(model: Any, end: int, tokens: Sequence[Tensor]) -> tuple[Scales,
     return scales, headroom.rescaled(reductions, scales)
 
 
-def _reported(check: Check, gpu: str) -> Check:
+def reported(check: Check, gpu: str) -> Check:
     """A failure that concerns the GPU alone is a finding, not a verdict, unless `--require-gpu` asks for one."""
     if check.outcome != "failed" or gpu == "require":
         return check

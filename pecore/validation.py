@@ -19,6 +19,7 @@ from pecore.errors import InputError
 from pecore.preprocess import preprocess
 from pecore.runtime import TensorSpec, open_model
 from pecore.text_conversion import REFERENCE as TEXT_REFERENCE
+from pecore.text_conversion import reported
 from rewrites.tower import Scales
 from validate import device, exactness, gates, headroom
 from validate.gates import Check
@@ -26,7 +27,7 @@ from validate.gpu_child import noise
 from validate.graph import read_graph, weights_precision
 from validate.photographs import photographs
 from validate.reference import REFERENCE, load_reference
-from validate.rules import runtimes
+from validate.rules import known_runtime, runtimes
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class Options:
     gpu: str = "auto"
     reference: Path | None = None
     checkpoint: Path | None = None
+
+    def __post_init__(self) -> None:
+        known_runtime(self.runtime)
 
 
 def validate(path: Path, options: Options, stage: Callable[[str], None] = print) -> list[Check]:
@@ -58,7 +62,8 @@ def validate(path: Path, options: Options, stage: Callable[[str], None] = print)
     # A text tower is made for the CPU: its conversion reports the GPU gate, and passes without it.
     on_cpu = replace(options, gpu="skip")
     for file in made.files("text").values():
-        checks += judge_file(file, path / TEXT_REFERENCE, on_cpu, stage)
+        judged = judge_file(file, path / TEXT_REFERENCE, on_cpu, stage)
+        checks += [reported(c, on_cpu.gpu) if c.gate == "graph" else c for c in judged]
     return checks
 
 

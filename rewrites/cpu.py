@@ -9,7 +9,7 @@ The way round: the MLP in `parts`, each with its share of the hidden channels,
 
 and q, k and v projected by a Linear each. The hidden activations get smaller, too.
 
-Exact because: the same products; only the order of the sums over hidden channels changes. It costs ops (16 a block at 4
+Exact because: the same products; only the order of the sums over hidden channels changes. It costs ops (15 a block at 4
 parts), so it is for files that are made for the CPU: a GPU gains nothing. Measured in docs/benchmarks.md.
 """
 

@@ -232,7 +232,7 @@ def _judged(
     for i, name in enumerate(reference[0]):
         expected, got = [], []
         for given, there, here in zip(inputs, reference, actual, strict=True):
-            apart = _is_batch(given, there[name])
+            apart = is_batch(given, there[name])
             expected += list(there[name]) if apart else [there[name]]
             got += list(here[name]) if apart else [here[name]]
         prefix = "" if i == 0 else f"{name}."
@@ -243,7 +243,7 @@ def _judged(
     return figures, thresholds, units[0]
 
 
-def _is_batch(inputs: Arrays, output: np.ndarray) -> bool:
+def is_batch(inputs: Arrays, output: np.ndarray) -> bool:
     """Whether the first axis counts images, of which each is to be judged by itself."""
     first = {array.shape[0] if array.ndim else 1 for array in (*inputs.values(), output)}
     return len(first) == 1 and first != {1}

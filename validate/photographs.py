@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from pecore.errors import InputError
+from pecore.image_files import image_suffixes
 from pecore.preprocess import load_image
 
 # Colour photographs that are in the wheel itself, so that nothing is downloaded.
@@ -24,8 +25,8 @@ def photographs(folder: Path | None = None) -> Iterator[tuple[str, Image.Image]]
         return _bundled()
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: pass one that holds photographs")
-    readable = {suffix for suffix, fmt in Image.registered_extensions().items() if fmt in Image.OPEN}
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in readable and not p.name.startswith("."))
+    suffixes = image_suffixes()
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
     if not files:
         raise InputError(f"there is no image file in {folder}: put photographs there (JPEG, PNG, ...)")
     return ((path.name, load_image(path)) for path in files)

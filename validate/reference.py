@@ -5,6 +5,7 @@ Arrays by the names of the graph's inputs and outputs, each stacked along a firs
 """
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def load_reference(
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} can't be read as an .npz of arrays ({error}); write one with numpy.savez") from error
     wanted = {**inputs, **outputs}
     for name, spec in wanted.items():

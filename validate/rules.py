@@ -68,7 +68,7 @@ def check(graph: Graph, runtime: str | None = None) -> list[Finding]:
     A version newer than the rules is checked with the newest, and a note says so. InputError for any other unknown one.
     """
     known, rules = load_rules()
-    runtime, note = _known_runtime(known[-1] if runtime is None else runtime, known)
+    runtime, note = known_runtime(known[-1] if runtime is None else runtime)
     view = _View(graph)
     findings = [note] if note else []
     active = [rule for rule in rules if rule.holds_for(runtime)]
@@ -106,7 +106,13 @@ def load_rules() -> tuple[tuple[str, ...], tuple[Rule, ...]]:
     return tuple(sorted(versions, key=_version)), tuple(rules)
 
 
-def _known_runtime(runtime: str, known: tuple[str, ...]) -> tuple[str, Finding | None]:
+def known_runtime(runtime: str) -> tuple[str, Finding | None]:
+    """The version whose rules serve for LiteRT `runtime`, and a note where that is an older one.
+
+    Raises:
+        InputError: no such version is known, nor is it a newer one.
+    """
+    known = runtimes()
     if runtime in known:
         return runtime, None
     try:

@@ -52,6 +52,18 @@ def test_keep_replaces_an_older_bundle_and_what_was_rejected(tmp_path: Path) -> 
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
 
 
+def test_what_the_user_keeps_there_stays(tmp_path: Path) -> None:
+    target = _kept(tmp_path / "bundle", "first")
+    write_json(target / MANIFEST, {"files": {"old.tflite": {}}, "text": {"files": {"text.tflite": {}}}})
+    for name in ("old.tflite", "text.tflite", "report.json", "photos.npz", "model.tflite"):
+        (target / name).write_text("before")
+    (target / "cache").mkdir()
+    _kept(target, "second")
+    assert sorted(p.name for p in target.iterdir()) == ["cache", MANIFEST, "model.tflite", "photos.npz"]
+    assert (target / "model.tflite").read_text() == "second"
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
 def test_reject_leaves_the_target_alone(tmp_path: Path) -> None:
     target = tmp_path / "bundle"
     _kept(target, "good")

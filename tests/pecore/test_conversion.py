@@ -19,6 +19,7 @@ from pecore.cli.convert import choose_variant
 from pecore.conversion import Options, Result, bundle_name, convert
 from pecore.errors import GateError, InputError
 from pecore.runtime import open_model
+from pecore.text_conversion import TextOptions
 from pecore.validation import Options as ValidateOptions
 from pecore.validation import validate
 from rewrites.output import Output
@@ -301,11 +302,11 @@ def test_unknown_options(options: dict[str, Any], message: str) -> None:
         Options(**options)
 
 
-def test_an_unknown_runtime_leaves_nothing(tiny: Variant, tmp_path: Path, without_export: None) -> None:
-    with pytest.raises(InputError, match=r"runtime '1\.0' is not one that the rules know"):
-        convert(tiny, load(tiny, "synthetic"), tmp_path / "out", replace(FP16, runtime="1.0"), _quiet)
-    assert not list(tmp_path.iterdir())
-    assert rules.runtimes()[-1] == FP16.runtime
+def test_an_unknown_runtime_is_refused_before_the_work() -> None:
+    for options in (Options, TextOptions, ValidateOptions):
+        with pytest.raises(InputError, match=r"runtime '1\.0' is not one that the rules know"):
+            options(runtime="1.0")
+        assert options().runtime == rules.runtimes()[-1]
 
 
 def test_a_gpu_that_is_required_and_not_there(tiny: Variant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,18 @@ def test_g14_has_room_on_24_gb(machine, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("precisions", "weights"),
+    [(("fp16",), 2 + 4), (("fp32",), 4), (("fp32", "fp16"), 4 + 2), (("fp32", "int8"), 4 + 1 + 4), (("fp32-cpu",), 4)],
+)
+def test_disk_is_for_what_is_kept_and_for_a_float32_file_on_the_way(machine, tmp_path, precisions, weights):
+    machine(64, 1.001 * weights * G14 / 1e9)
+    room.check_room(G14, precisions, tmp_path)
+    machine(64, 0.999 * weights * G14 / 1e9)
+    with pytest.raises(InputError, match="another disk"):
+        room.check_room(G14, precisions, tmp_path)
+
+
+@pytest.mark.parametrize(
     ("memory", "disk", "said"),
     [
         (8, 100, r"needs about 12\.5 GB of memory and 8\.0 GB are free"),

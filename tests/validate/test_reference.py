@@ -50,6 +50,22 @@ def test_no_archive_is_refused(tmp_path, content):
         load_reference(tmp_path / "r.npz", INPUTS, OUTPUTS)
 
 
+def test_a_bare_array_is_refused(tmp_path):
+    np.save(tmp_path / "r.npy", np.zeros(3))
+    with pytest.raises(InputError, match="can't be read"):
+        load_reference(tmp_path / "r.npy", INPUTS, OUTPUTS)
+
+
+def test_damaged_arrays_are_refused(tmp_path):
+    path = tmp_path / "r.npz"
+    np.savez_compressed(path, image=np.random.default_rng(0).normal(size=1000))
+    content = bytearray(path.read_bytes())
+    content[200:210] = bytes(10)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="can't be read"):
+        load_reference(path, INPUTS, OUTPUTS)
+
+
 def test_pickled_arrays_are_refused(tmp_path):
     np.savez(tmp_path / "r.npz", image=np.array([object()], dtype=object))
     with pytest.raises(InputError, match="can't be read"):
