@@ -41,7 +41,6 @@ web: $(READY)
 
 # Every figure of docs/benchmarks.md again; on a machine that does nothing else.
 bench: $(READY) build/onnx2tf/bin/onnx2tf
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	rm -rf build/bench
 	$(BIN)/python -m benchmarks
 

@@ -18,7 +18,7 @@ TOPICS: Sequence[tuple[str, Sequence[str]]] = (
     # module, what --quick adds
     ("graphs", ("--size", "T16")),
     ("latency", ("--size", "T16", "--rounds", "3", "--threads", "1")),
-    ("conversion", ("--sizes", "T16", "--plain", "T16", "--against", "T16")),
+    ("conversion", ("--sizes", "T16", "--plain", "T16", "--gated", "T16", "--against", "T16")),
     ("accuracy", ("--size", "T16", "--sweep-size", "T16", "--sweep-depth", "1", "--amplitudes", "0", "400", "20000")),
     ("tried", ("--size", "T16", "--depth", "1", "--int4", "T16", "--rounds", "3")),
     ("scaling", ("--size", "T16", "--depth", "1", "--sizes", "T16", "S16", "--rounds", "3")),

@@ -1,11 +1,11 @@
-"""Time and peak memory of a conversion to fp16, with and without `lightweight`, beside onnx2tf's; and what the real
-delegate says about onnx2tf's graph.
+"""Time and peak memory of a conversion to fp16, with and without `lightweight`, with the gates, beside onnx2tf's; and
+what the real delegate says about onnx2tf's graph.
 
     python -m benchmarks.conversion --sizes T16 S16 B16 L14 --onnx2tf build/onnx2tf/bin/python
 
 Every conversion is a process, from the start of Python to the finished file: imports, weights (synthetic), export,
-quantization. onnx2tf's is two: PyTorch's ONNX exporter, then onnx2tf, in an environment of its own, as it pins other
-versions (`make build/onnx2tf/bin/onnx2tf`).
+quantization; with the gates, `convert_pecore.py --no-gpu`. onnx2tf's is two: PyTorch's ONNX exporter, then onnx2tf, in
+an environment of its own, as it pins other versions (`make build/onnx2tf/bin/onnx2tf`).
 """
 
 import argparse
@@ -27,7 +27,11 @@ from pecore.runtime import Arrays, open_model
 from validate.gpu import Verdict, run_on_gpu
 from validate.parity import compare
 
-WAYS = {"lightweight": "ours", "plain": "ours, without lightweight conversion"}
+WAYS = {
+    "lightweight": "ours",
+    "plain": "ours, without lightweight conversion",
+    "gated": "ours, with every gate but the GPU's",
+}
 ONNX2TF = Path("build/onnx2tf/bin/python")
 PICTURES = "calibration_image_sample_data_20x128x128x3_float32.npy"
 """What onnx2tf downloads to check itself with, unless it lies there already: noise does as well."""
@@ -89,6 +93,10 @@ def onnx(size: str, folder: Path) -> None:
 def one(size: str, way: str, folder: Path) -> dict[str, float] | str:
     """A conversion of ours, or `onnx`, in a child."""
     root = Path(__file__).resolve().parents[1]
+    if way == "gated":
+        script = str(root / "convert_pecore.py")
+        options = ["--size", size, "--weights", "synthetic", "--no-gpu"]
+        return measured([sys.executable, script, *options], folder)
     code = f"import sys; sys.path.insert(0, {str(root)!r}); from benchmarks.conversion import main; main()"
     return measured([sys.executable, "-c", code, "--one", way, "--sizes", size], folder)
 
@@ -146,13 +154,13 @@ def figures(expected: list[np.ndarray], actual: list[np.ndarray]) -> dict[str, f
     return {k: None if np.isnan(v) else v for k, v in compare(expected, actual).as_dict().items()}
 
 
-def run(sizes: list[str], plain: list[str], against: list[str], python: Path) -> None:
+def run(sizes: list[str], plain: list[str], gated: list[str], against: list[str], python: Path) -> None:
     content: dict[str, Any] = {"sizes": {}, "onnx2tf_version": version_of(python)}
     with working() as stage:
         for size in sizes:
             rows: dict[str, Any] = {}
             for way, label in WAYS.items():
-                if way == "plain" and size not in plain:
+                if size not in {"plain": plain, "gated": gated}.get(way, sizes):
                     continue
                 stage(f"{size}: {label}")
                 rows[way] = one(size, way, FOLDER / "conversion")
@@ -182,10 +190,13 @@ def main() -> None:
     parser.add_argument(
         "--plain", nargs="*", default=["T16", "B16", "L14"], help="sizes to convert without lightweight"
     )
+    parser.add_argument("--gated", nargs="*", default=["T16", "S16", "B16", "L14"], help="sizes to convert with gates")
     parser.add_argument("--against", nargs="*", default=["T16"], help="sizes to give to onnx2tf")
     parser.add_argument("--onnx2tf", type=Path, default=ONNX2TF, help="Python of the environment that has it")
     parser.add_argument(
-        "--one", choices=[*WAYS, "onnx"], help="this one alone, in this process, into the folder one is in"
+        "--one",
+        choices=["lightweight", "plain", "onnx"],
+        help="this one alone, in this process, into the folder one is in",
     )
     options = parser.parse_args()
     if options.one == "onnx":
@@ -193,7 +204,7 @@ def main() -> None:
     elif options.one:
         ours(options.sizes[0], options.one, Path())
     else:
-        run(options.sizes, options.plain, options.against, options.onnx2tf)
+        run(options.sizes, options.plain, options.gated, options.against, options.onnx2tf)
 
 
 if __name__ == "__main__":

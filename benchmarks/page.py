@@ -123,7 +123,8 @@ def conversion(content: Mapping[str, Any]) -> str:
                 notes.append(f"- {size}, {_onnx2tf_graph(figures['graph'])}")
     told = "\n".join(notes) or "- not measured: its environment is not there (`make build/onnx2tf/bin/onnx2tf`)"
     return (
-        "## Conversion to fp16\n\nWhole processes, from the start of Python to the finished file, gates left out; "
+        "## Conversion to fp16\n\nWhole processes, from the start of Python to the finished file, gates left out but "
+        "where it says so; "
         f"peak is the largest resident set.\n\n{table(['size', 'by', 'seconds', 'peak, GB'], rows)}\n\n"
         f"What comes out of onnx2tf (given timm's tower; float32):\n\n{told}\n\n`python -m benchmarks.conversion`"
     )
