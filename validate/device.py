@@ -16,7 +16,7 @@ import numpy as np
 
 from pecore.errors import InputError
 from validate import parity
-from validate.gates import Check, Outcome, beyond, is_unit, limits
+from validate.gates import FOR_CPU, Check, Outcome, beyond, is_batch, is_unit, limits
 
 KINDS = ("cpu", "gpu fp16", "gpu fp32")
 """What a device computes on, and in; the first keys of `gates.THRESHOLDS`."""
@@ -24,14 +24,14 @@ KINDS = ("cpu", "gpu fp16", "gpu fp32")
 
 def thresholds(precision: str, unit: bool = True) -> dict[str, dict[str, float]]:
     """Kind -> figure -> worst value that passes, for a file with weights in `precision` whose (first) output is a unit
-    vector, or is not.
+    vector, or is not. A file made for the CPU has `cpu` alone.
 
     A device is held against PyTorch, where the GPU gate has the same file on the CPU: what the weights' rounding may do
     and what the GPU may do come together.
     """
     rounding = limits("cpu", precision, unit)
     chosen = {"cpu": dict(rounding)}
-    for kind in KINDS[1:]:
+    for kind in () if precision.endswith(FOR_CPU) else KINDS[1:]:
         computing = limits(kind, precision, unit)
         chosen[kind] = {
             "correlation": _together(rounding["cosine"], computing["correlation"]),
@@ -78,7 +78,7 @@ def judge(
     Args:
         report: from `read_device_report`.
         files: of the bundle's manifest: name -> `sha256`, `precision`.
-        reference: the output that each sample should give.
+        reference: the output that each sample should give; of a batch [B, ...] each image is judged by itself.
 
     Raises:
         InputError: the report is of other files, or its outputs are not of the reference's size.
@@ -92,22 +92,30 @@ def _judge(gate: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]], refe
         return Check("device", subject, backend, "skipped", gate["detail"])
     if subject not in files or told.get("sha256") != files[subject]["sha256"]:
         raise InputError(f"the report judges a {subject} that is not this bundle's: run the self-test with this bundle")
-    worst = thresholds(files[subject]["precision"], all(map(is_unit, reference)))[told["kind"]]
     about = {key: told[key] for key in ("kind", "latency_ms") if key in told}
+    expected = _images(reference)
+    worst = thresholds(files[subject]["precision"], all(map(is_unit, expected))).get(told["kind"])
+    if worst is None:
+        return Check("device", subject, backend, "skipped", "made for the CPU, not judged on a GPU", about)
     if not told.get("outputs"):  # it did not run
         return Check("device", subject, backend, "failed", gate["detail"], about, worst)
-    outputs = [_decode(text, expected, subject) for text, expected in zip(told["outputs"], reference)]
+    outputs = [_decode(text, sample, subject) for text, sample in zip(told["outputs"], reference)]
     if len(told["outputs"]) != len(reference):
         raise InputError(
             f"the report has {len(told['outputs'])} outputs of {subject}, the bundle's reference {len(reference)} "
             "samples: run the self-test with this bundle"
         )
-    figures = parity.compare(reference, outputs).as_dict() | {"samples": len(outputs)} | about
+    figures = parity.compare(expected, _images(outputs)).as_dict() | {"samples": len(outputs)} | about
     missed = beyond(figures, worst)
     detail = f"cosine {figures['cosine']:.7f}, |norm - 1| {figures['norm_error']:.0e}{_latency(about)}"
     return Check(
         "device", subject, backend, "failed" if missed else "passed", "; ".join(missed) or detail, figures, worst
     )
+
+
+def _images(samples: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Batches taken apart: a bundle's output has its images along the first axis, as its input has."""
+    return [image for sample in samples for image in (sample if is_batch({}, sample) else [sample])]
 
 
 def _decode(text: Any, expected: np.ndarray, subject: str) -> np.ndarray:

@@ -1,5 +1,6 @@
 // The page: a bundle, a model, and what it says about a picture.
 
+import { isForCpu } from './accelerator.js';
 import { forgetOthers, readFile, readManifest } from './bundle.js';
 import { startCamera } from './camera.js';
 import { open } from './engine.js';
@@ -9,7 +10,7 @@ import { showPicker } from './picker.js';
 import { rank } from './scores.js';
 
 const TOP = 5;
-const PREFERRED = ['fp16', 'fp32', 'int8'];
+const PREFERRED = ['fp16', 'fp32', 'int8', 'fp32-cpu'];
 const CONTROL_WAIT = 2000; // ms for the service worker to take over a first visit
 
 const files = {}; // precision -> {name, bytes, sha256}
@@ -52,11 +53,12 @@ async function openModel() {
   engine = null;
   [latencies, last] = [[], null];
   for (const id of ['wish', 'weights']) $(id).disabled = true;
+  $('webgpu').disabled = isForCpu(file.precision);
   try {
     showStage(`Loading ${file.name}`);
     await read(); // progress first, then the compilation's stage
     showStage('Compiling the model');
-    engine = await open($('wish').value, read, manifest);
+    engine = await open($('wish').value, file.precision, read, manifest);
     $('accelerator').textContent = nameOf(engine);
     $('reason').textContent = `${engine.accelerator === 'webgpu' ? 'On the GPU' : 'On the CPU'}: ${engine.reason}.`;
   } finally {
@@ -187,6 +189,8 @@ function showBundle() {
 }
 
 async function startClassify() {
+  const [images] = manifest.input.shape;
+  if (images !== 1) throw new Error(`This bundle takes ${images} pictures at once, this page one: convert without “--batch”. The self-test runs it.`);
   if (manifest.output.shape.length !== 2) {
     throw new Error(`This bundle gives features of ${manifest.output.shape.join(' × ')} numbers, not one embedding of a picture: the self-test runs it.`);
   }

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { deflateRawSync } from 'node:zlib';
 
 import { choose, probe } from '../site/accelerator.js';
-import { beyond, compare } from '../site/figures.js';
+import { apart, beyond, compare } from '../site/figures.js';
 import { mismatch, parseLabels } from '../site/labels.js';
 import { readNpz } from '../site/npz.js';
 
@@ -86,31 +86,44 @@ test('an .npz is read', async () => {
 test('figures are those of validate/parity.py', () => {
   // np: r, a = [.6, .8, 0], [.8, .6, .1]; validate.parity.compare([r], [a])
   const found = compare([[0.6, 0.8, 0]], [[0.8, 0.6, 0.1]]);
-  const expected = { cosine: 0.9552357, correlation: 0.8660254, norm_error: 0.0049876, max_abs_diff: 0.2 };
+  const expected = { cosine: 0.9552357, correlation: 0.8660254, norm_error: 0.0049876, max_abs_diff: 0.2, relative_diff: 0.25 };
   for (const [name, value] of Object.entries(expected)) assert.ok(Math.abs(found[name] - value) < 1e-6, `${name} ${found[name]}`);
   const worst = compare([[1, 0], [1, 0]], [[1, 0], [0, 1]]);
   assert.deepEqual([worst.cosine, worst.max_abs_diff], [0, 1]);
   assert.throws(() => compare([[1, 0]], [[1]]), /1 numbers/);
+  assert.deepEqual(new Set(Object.values(compare([[1, 2], [1, 2]], [[1, 2], [Infinity, 2]]))), new Set([NaN]));
+  assert.deepEqual([compare([[0, 0]], [[1, 0]]).relative_diff, compare([[0, 0]], [[1, 0]]).max_abs_diff], [NaN, 1]);
+});
+
+test('each image of a batch is judged by itself', () => {
+  // np: r = [[.6, .8], [30, 40]], a = [[.6, .9], [30, 40]]; validate.parity.compare(list(r), list(a))
+  assert.deepEqual(apart([1, 2, 3, 4], 2), [[1, 2], [3, 4]]);
+  const found = compare([[0.6, 0.8, 30, 40]], [[0.6, 0.9, 30, 40]], 2);
+  const expected = { cosine: 0.9984604, norm_error: 0.0816654, max_abs_diff: 0.1, relative_diff: 0.125 };
+  for (const [name, value] of Object.entries(expected)) assert.ok(Math.abs(found[name] - value) < 1e-6, `${name} ${found[name]}`);
 });
 
 test('what misses a threshold is named, NaN included', () => {
   assert.deepEqual(beyond({ cosine: 1, norm_error: 0 }, { cosine: 0.9, norm_error: 0.1 }), []);
   assert.match(beyond({ cosine: 0.8 }, { cosine: 0.9 })[0], /^cosine 0\.8 \(must be ≥ 0\.9\)/);
-  assert.equal(beyond(compare([[1, 2]], [[NaN, 2]]), { correlation: 0.9, norm_error: 0.1 }).length, 2);
+  assert.equal(beyond(compare([[1, 2]], [[NaN, 2]]), { correlation: 0.9, norm_error: 0.1, relative_diff: 9 }).length, 3);
+  assert.match(beyond({ cosine: 1 }, { sharpness: 1 })[0], /^sharpness is not known here/);
 });
 
 const gpu = (adapter) => ({ requestAdapter: async () => adapter });
 const adapter = (info, features = []) => gpu({ info, features: new Set(features) });
 
 test('the accelerator, and why', async () => {
-  const said = async (wish, found) => {
-    const { accelerator, precision, reason } = choose(wish, await probe(found));
+  const said = async (wish, found, weights = 'fp16') => {
+    const { accelerator, precision, reason } = choose(wish, await probe(found), weights);
     return `${accelerator} ${precision}: ${reason}`;
   };
   const real = adapter({ vendor: 'arm', architecture: 'valhall' }, ['shader-f16']);
   const software = adapter({ description: 'SwiftShader Device' });
   assert.equal(await said('auto', real), 'webgpu fp16: arm valhall');
   assert.equal(await said('wasm', real), 'wasm fp32: as chosen');
+  for (const wish of ['auto', 'webgpu', 'wasm']) assert.equal(await said(wish, real, 'fp32-cpu'), 'wasm fp32: the file is made for it');
+  assert.match(await said('auto', real, 'fp32'), /^webgpu/);
   assert.equal(await said('auto', adapter({ vendor: 'old' })), 'webgpu fp32: old (no shader-f16)');
   assert.match(await said('auto', software), /^wasm .*SwiftShader/);
   assert.match(await said('auto', adapter({ vendor: 'x', isFallbackAdapter: true })), /^wasm .*in software/);

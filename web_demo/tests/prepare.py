@@ -1,4 +1,4 @@
-"""What the browser tests need, into a folder: a tiny bundle, one of B16, pictures, and what Python says of them.
+"""What the browser tests need, into a folder: tiny bundles, one of B16, pictures, and what Python says of them.
 
 Example:  python web_demo/tests/prepare.py build/web
 """
@@ -21,6 +21,7 @@ from pecore.encoder import PerceptionEncoder
 
 LABELS = ["cat", "dog", "rocket", "astronaut", "cup of coffee", "red panda", "church", "été", "<b>bold</b>"]
 BUNDLES = {"tiny": dataclasses.replace(find("T16"), depth=2, image_size=64), "b16": find("B16")}
+FEATURES = "features"  # a folder: maps of two pictures at once, in the files whose figures are other ones
 TURNED = 6  # EXIF orientation: stored lying on its side
 
 
@@ -31,6 +32,13 @@ def make_bundle(variant: Variant, folder: Path) -> None:
     config = dataclasses.replace(text_config(variant), layers=1, width=64, heads=2)  # embeddings of a kind, in a second
     weights = load_text(variant, "synthetic", config=config)
     write_labels(folder, variant, weights, LABELS, ["a photo of a {}."], config=config)
+
+
+def make_features(folder: Path) -> None:
+    options = conversion.Options(precisions=("fp32", "fp32-cpu"), output="features", batch=2, gpu="skip")
+    variant = BUNDLES["tiny"]
+    result = conversion.convert(variant, load(variant, "synthetic"), folder, options)
+    assert result.passed, result.checks
 
 
 def make_pictures(folder: Path) -> list[Path]:
@@ -48,6 +56,8 @@ def make_pictures(folder: Path) -> list[Path]:
 
 def main(out: Path) -> None:
     pictures = make_pictures(out / "pictures")
+    if not (out / FEATURES / "manifest.json").exists():
+        make_features(out / FEATURES)
     for name, variant in BUNDLES.items():
         folder = out / name
         if not (folder / "manifest.json").exists():

@@ -232,28 +232,74 @@ test('a plain static host will do, in a folder of its own', async (t) => {
   check();
 });
 
-test('the self-test’s report is what Python makes of it', async (t) => {
+test('a file made for the CPU is all there is: it runs on WASM, whatever is wished', async (t) => {
+  const folder = copyOf('tiny');
+  const file = path.join(folder, 'manifest.json');
+  const manifest = JSON.parse(readFileSync(file));
+  manifest.files = { [MODEL]: { ...manifest.files[MODEL], precision: 'fp32-cpu' } };
+  writeFileSync(file, JSON.stringify(manifest));
+  const own = await serve(folder);
+  t.after(own.stop);
   const { page, check } = await visit(t, browser);
-  await open(page, `${server.address}?selftest`);
+  await open(page, own.address);
+  assert.match(await page.textContent('#accelerator'), /^WASM/);
+  assert.match(await page.textContent('#reason'), /On the CPU: the file is made for it/);
+  assert.ok(await page.locator('#webgpu').isDisabled());
+  assertSame(await classify(page, picture('chelsea.png')), wanted.fp16['chelsea.png'], SAME);
+  check();
+});
+
+test('a bundle that takes two pictures at once is refused', async (t) => {
+  const folder = copyOf('tiny');
+  const file = path.join(folder, 'manifest.json');
+  const manifest = JSON.parse(readFileSync(file));
+  manifest.input.shape[0] = 2;
+  writeFileSync(file, JSON.stringify(manifest));
+  const own = await serve(folder);
+  t.after(own.stop);
+  const { page, check } = await visit(t, browser);
+  await open(page, own.address);
+  assert.match(await errorOf(page), /takes 2 pictures at once/);
+  check();
+});
+
+/** The report of a bundle's self-test, and the gates that Python makes of it. */
+async function selfTested(t, name, address) {
+  const { page, check } = await visit(t, browser);
+  await open(page, `${address}?selftest`);
   await page.waitForSelector('#report:visible', { timeout: 120_000 });
-  await page.screenshot({ path: path.join(work, 'selftest.png'), fullPage: true });
+  await page.screenshot({ path: path.join(work, `selftest_${name}.png`), fullPage: true });
   const [download] = await Promise.all([page.waitForEvent('download'), page.click('#report')]);
-  const file = path.join(work, 'device_report.json');
+  const file = path.join(work, `device_report_${name}.json`);
   await download.saveAs(file);
   check();
 
   const report = JSON.parse(readFileSync(file));
-  const ran = report.gates.filter((gate) => gate.outcome !== 'skipped');
-  assert.deepEqual(ran.map((gate) => gate.figures.kind), ['cpu', 'gpu fp32', 'cpu', 'gpu fp32']);
-  for (const gate of report.gates.filter((g) => g.outcome === 'skipped')) assert.match(gate.detail, /no shader-f16/);
-  const { code, stdout, stderr } = await pecore('validate', copyOf('tiny'), '--device-report', file, '--json');
+  const { code, stdout, stderr } = await pecore('validate', copyOf(name), '--device-report', file, '--json');
   assert.equal(code, report.verdict === 'passed' ? 0 : 1, stderr);
   const judged = JSON.parse(stdout).gates;
   assert.deepEqual(judged.map((gate) => gate.outcome), report.gates.map((gate) => gate.outcome));
   for (const [i, gate] of report.gates.entries()) {
-    for (const name of gate.figures ? ['cosine', 'correlation', 'norm_error', 'max_abs_diff'] : []) {
-      assert.ok(Math.abs(gate.figures[name] - judged[i].figures[name]) < 1e-9, `${gate.backend}: ${name}`);
+    for (const figure of gate.figures ? ['cosine', 'correlation', 'norm_error', 'max_abs_diff', 'relative_diff'] : []) {
+      assert.ok(Math.abs(gate.figures[figure] - judged[i].figures[figure]) < 1e-9, `${gate.backend}: ${figure}`);
     }
   }
+  return report;
+}
+
+test('the self-test’s report is what Python makes of it', async (t) => {
+  const report = await selfTested(t, 'tiny', server.address);
+  const ran = report.gates.filter((gate) => gate.outcome !== 'skipped');
+  assert.deepEqual(ran.map((gate) => gate.figures.kind), ['cpu', 'gpu fp32', 'cpu', 'gpu fp32']);
+  for (const gate of report.gates.filter((g) => g.outcome === 'skipped')) assert.match(gate.detail, /no shader-f16/);
   for (const gate of ran) assert.ok(gate.figures.cosine > 0.999, gate.detail);
+});
+
+test('so it is for maps of two pictures at once, and for a file made for the CPU', async (t) => {
+  const own = await serve(bundle('features'));
+  t.after(own.stop);
+  const { gates } = await selfTested(t, 'features', own.address);
+  const judged = gates.map(({ subject, outcome, figures }) => [/fp32(-cpu)?/.exec(subject)[0], figures?.kind, outcome]);
+  assert.deepEqual(judged, [['fp32', 'cpu', 'passed'], ['fp32', 'gpu fp32', 'passed'], ['fp32', undefined, 'skipped'], ['fp32-cpu', 'cpu', 'passed']]);
+  assert.ok('relative_diff' in gates[0].thresholds);
 });

@@ -7,9 +7,10 @@ import kotlin.math.sqrt
 /**
  * How far outputs are from their references, the worst over the samples, as in validate/parity.py: [cosine] and
  * [correlation] the lowest (both are blind to scale), [normError] the largest | |actual| / |reference| - 1 |, [maxAbsDiff]
- * the largest difference of any number. All NaN where an output is not finite.
+ * the largest difference of any number, [relativeDiff] that over the reference's largest number. All NaN where an output is
+ * not finite.
  */
-data class Figures(val cosine: Double, val correlation: Double, val normError: Double, val maxAbsDiff: Double) {
+data class Figures(val cosine: Double, val correlation: Double, val normError: Double, val maxAbsDiff: Double, val relativeDiff: Double) {
     /** By the names they have in thresholds and reports. */
     val byName: Map<String, Double>
         get() =
@@ -18,6 +19,7 @@ data class Figures(val cosine: Double, val correlation: Double, val normError: D
                 "correlation" to correlation,
                 "norm_error" to normError,
                 "max_abs_diff" to maxAbsDiff,
+                "relative_diff" to relativeDiff,
             )
 
     /** Those that miss their limit, NaN included, a part of a sentence each. */
@@ -38,6 +40,8 @@ data class Figures(val cosine: Double, val correlation: Double, val normError: D
 
         private val SEVEN_DIGITS = MathContext(7)
 
+        private val NOT_FINITE = Figures(Double.NaN, Double.NaN, Double.NaN, Double.NaN, Double.NaN)
+
         /** Compares outputs with their references, pairwise. */
         fun compare(references: List<FloatArray>, outputs: List<FloatArray>): Figures {
             require(references.isNotEmpty() && references.size == outputs.size) {
@@ -49,6 +53,7 @@ data class Figures(val cosine: Double, val correlation: Double, val normError: D
                     minOf(a.correlation, b.correlation),
                     maxOf(a.normError, b.normError),
                     maxOf(a.maxAbsDiff, b.maxAbsDiff),
+                    maxOf(a.relativeDiff, b.relativeDiff),
                 )
             }
         }
@@ -57,14 +62,17 @@ data class Figures(val cosine: Double, val correlation: Double, val normError: D
             require(reference.isNotEmpty() && reference.size == output.size) {
                 "an output of ${output.size} numbers can't be compared with a reference of ${reference.size}"
             }
-            if (!output.all { it.isFinite() }) return Figures(Double.NaN, Double.NaN, Double.NaN, Double.NaN)
+            if (!output.all { it.isFinite() }) return NOT_FINITE
             val r = DoubleArray(reference.size) { reference[it].toDouble() }
             val a = DoubleArray(output.size) { output[it].toDouble() }
+            val largest = r.indices.maxOf { abs(a[it] - r[it]) }
+            val scale = r.maxOf { abs(it) }
             return Figures(
                 cosine(r, a),
                 cosine(centred(r), centred(a)),
                 abs(norm(a) / norm(r) - 1),
-                r.indices.maxOf { abs(a[it] - r[it]) },
+                largest,
+                if (scale > 0) largest / scale else Double.NaN,
             )
         }
 

@@ -58,6 +58,12 @@ class BundleTest {
     }
 
     @Test
+    fun `a file made for the CPU comes last, and says so`() {
+        val bundle = Bundle.open(tiny.write(edit("\"precision\": \"fp16\"", "\"precision\": \"fp32-cpu\"")))
+        assertEquals(listOf("int8" to false, "fp32-cpu" to true), bundle.models.map { it.precision to it.forCpu })
+    }
+
+    @Test
     fun `one model of two is enough`() {
         val bundle = Bundle.open(tiny.write(spoil = { File(it, "tiny_int8.tflite").delete() }))
         assertEquals(listOf("tiny_fp16.tflite") to listOf("tiny_int8.tflite"), bundle.models.map { it.name } to bundle.absent)

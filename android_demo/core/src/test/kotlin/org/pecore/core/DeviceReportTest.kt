@@ -14,7 +14,7 @@ import kotlin.test.assertTrue
 class DeviceReportTest {
     private val run =
         DeviceRun(
-            Figures(1.0, 0.99999, Double.NaN, 1e-4),
+            Figures(1.0, 0.99999, Double.NaN, 1e-4, 2e-4),
             LatencyFigures(31.5, 12.25, 10),
             listOf(floatArrayOf(0.6f, -0.8f), floatArrayOf(Float.NaN, 1f)),
         )
@@ -37,6 +37,7 @@ class DeviceReportTest {
         val figures = first.at("figures")
         assertEquals(listOf("ab", "gpu fp16", "2", "1.0"), listOf("sha256", "kind", "samples", "cosine").map(figures::text))
         assertEquals(JsonNull, figures.at("norm_error"))
+        assertEquals(2e-4, figures.double("relative_diff"))
         assertEquals(listOf("31.5", "12.25", "10"), listOf("first", "median", "runs").map(figures.at("latency_ms")::text))
         val outputs = figures.list("outputs").map { Base64.getDecoder().decode(it.jsonPrimitive.content) }
         val numbers = ByteBuffer.wrap(outputs[0]).order(ByteOrder.LITTLE_ENDIAN)

@@ -101,6 +101,14 @@ class SelfTestTest {
     }
 
     @Test
+    fun `what has no thresholds, a file made for the CPU on the GPU, is not run`() {
+        val manifest = File(folder, "manifest.json")
+        manifest.writeText(manifest.readText().replace("\"gpu fp16\"", "\"other\""))
+        bundle = Bundle.open(folder)
+        assertEquals(listOf("cpu", "cpu"), run().gates.map { it.kind })
+    }
+
+    @Test
     fun `a damaged model is not run`() {
         File(folder, "pixel_fp16.tflite").writeBytes(ByteArray(20))
         assertContains(assertThrows<BundleException> { run() }.message!!, "pixel_fp16.tflite")
