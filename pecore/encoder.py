@@ -87,7 +87,9 @@ class PerceptionEncoder:
 
     @cached_property
     def labels(self) -> LabelSet:
-        """The labels to classify with; refused where they were made with another checkpoint."""
+        """The labels to classify with; refused where the bundle gives no embedding, or they were made with another
+        checkpoint."""
+        self._spec("embedding")
         if self._labels_folder is None:
             return read_labels(self.bundle.folder)
         labels = read_labels(self._labels_folder)
@@ -135,7 +137,12 @@ class PerceptionEncoder:
         return np.concatenate(rows)
 
     def run(self, pixels: np.ndarray, name: str = "embedding") -> np.ndarray:
-        """An output of the graph, as it gives it, for prepared images stacked: as many as its batch, or fewer."""
+        """An output of the graph, as it gives it, for prepared images stacked: as many as its batch, or fewer.
+
+        Raises:
+            InputError: a bundle that gives no such output.
+        """
+        self._spec(name)
         batch = self._model.inputs["image"].shape[0]
         full = np.concatenate([pixels, *[pixels[-1:]] * (batch - len(pixels))])
         return self._model.run({"image": full})[name][: len(pixels)]

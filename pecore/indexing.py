@@ -8,6 +8,7 @@ again, neither from a run that was stopped nor from the index that is replaced.
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from pecore.index import Index, Stamp, read_index, write_index
 
 ROWS_AT_ONCE = 4096
 """Rows gathered at a time when the index is written."""
+
+MADE_WITH = ("file", "backend", "space")
+"""What of an index's `about` its rows depend on; the bundle's folder may have moved."""
 
 Key = tuple[str, Stamp]
 """An image: its path and its stamp."""
@@ -38,34 +42,52 @@ class Journal:
         self.folder, self.dim = out.with_name(f"{out.name}.part"), dim
         self.keys: list[Key] = []
         self._rows_path = self.folder / "rows.f32"
-        names, header = self.folder / "images.jsonl", json.dumps({"about": about, "dim": dim}, sort_keys=True)
+        names, header = self.folder / "images.jsonl", {"about": about, "dim": dim}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._recover(names, header)
             self._rows: IO[bytes] = self._rows_path.open("ab")
-            self._names: IO[str] = names.open("a", encoding="ascii")
+            try:
+                self._lock(out)
+                self._recover(names, header)
+                self._names: IO[str] = names.open("a", encoding="ascii")
+            except BaseException:
+                self._rows.close()  # and with it the lock
+                raise
         except OSError as error:
             raise InputError(f"{self.folder} can't be written ({error.strerror}); give --out another place") from error
         if not self._names.tell():
-            print(header, file=self._names, flush=True)
+            print(json.dumps(header, sort_keys=True), file=self._names, flush=True)
 
-    def _recover(self, names: Path, header: str) -> None:
+    def _lock(self, out: Path) -> None:
+        """Keep other runs out until the file of rows is closed. Windows goes without, and so do file systems that have
+        no locks."""
+        if sys.platform == "win32":
+            return
+        import fcntl
+
+        try:
+            fcntl.flock(self._rows, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"another run is writing {out}; wait for its end, or give --out another file") from error
+        except OSError:
+            pass
+
+    def _recover(self, names: Path, header: Mapping[str, Any]) -> None:
         """Take over the rows of a run that was stopped, and cut off what was half written."""
         lines = names.read_text("ascii").splitlines(True) if names.exists() else []
         lines = [line for line in lines if line.endswith("\n")]
-        if lines and lines[0].strip() != header:
+        if lines and not _same(lines[0], header):
             raise InputError(
                 f"{self.folder} was begun with another model or backend; finish it with that one, or delete the folder"
             )
         bytes_a_row = 4 * self.dim
-        rows = self._rows_path.stat().st_size // bytes_a_row if self._rows_path.exists() else 0
+        rows = self._rows_path.stat().st_size // bytes_a_row
         lines = lines[: 1 + rows]
         for line in lines[1:]:
             name, size, time = json.loads(line)
             self.keys.append((name, (size, time)))
         names.write_text("".join(lines), "ascii")
-        if self._rows_path.exists():
-            os.truncate(self._rows_path, len(self.keys) * bytes_a_row)
+        os.truncate(self._rows_path, len(self.keys) * bytes_a_row)
 
     def append(self, key: Key, embedding: np.ndarray) -> None:
         """Add a row `[dim]` float32."""
@@ -89,6 +111,19 @@ class Journal:
         shutil.rmtree(self.folder)
 
 
+def _same(line: str, header: Mapping[str, Any]) -> bool:
+    """Whether a journal's first line says that its rows are made as `header` has it."""
+    try:
+        begun = json.loads(line)
+        return begun["dim"] == header["dim"] and _made_with(begun["about"]) == _made_with(header["about"])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return False
+
+
+def _made_with(about: Mapping[str, Any]) -> list[Any]:
+    return [about.get(name) for name in MADE_WITH]
+
+
 @dataclass(frozen=True)
 class Built:
     """What `build_index` did: the index, how many rows it took over from earlier runs, which images it skipped."""
@@ -110,11 +145,12 @@ def build_index(
 
     Args:
         embed: path to embedding `[dim]`; an InputError of its skips the image.
-        about: what the rows are made with, for the index; rows made with anything else are refused.
+        about: what the rows are made with, for the index; rows of another file, backend or space are refused.
         progress: told how many images are done, and the one that was skipped just now.
 
     Raises:
-        InputError: `out` can't be written, holds something else or rows of another model, or no image could be used.
+        InputError: `out` can't be written, is being written by another run, holds something else or rows of another
+            model, or no image could be used.
     """
     old = _earlier(out, about)
     journal = Journal(out, about, dim)
@@ -165,8 +201,8 @@ def _earlier(out: Path, about: Mapping[str, Any]) -> Index | None:
     if not out.exists():
         return None
     old = read_index(out)
-    if old.about != about:
-        made = f"{old.about.get('file')} on {old.about.get('backend')}"
+    if _made_with(old.about) != _made_with(about):
+        made = f"{old.about.get('file')} on {old.about.get('backend')} of {old.about['space'].get('source')}"
         raise InputError(f"{out} was made with {made}; give --out another file, or delete it")
     return old
 

@@ -1,5 +1,6 @@
 """The `pecore` command: one file per verb."""
 
+import io
 import os
 import sys
 import traceback
@@ -29,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name need not be UTF-8
     from pecore.cli import (  # noqa: F401  (each registers its verb)
         ablate,
         bench,
@@ -61,3 +65,18 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         print("error: this machine is out of memory: end other programs, or use a larger one", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:  # a name too long, a place without permission, a full disk; a broken pipe ends in app()
+        if debug:
+            traceback.print_exc()
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+        _leave_stdout()
+        sys.exit(2)
+
+
+def _leave_stdout() -> None:
+    """Drop what stdout can't take, or Python would try, fail and complain again when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from pecore.cli import app
 from pecore.cli.inputs import JsonOption, ThreadsOption, VerboseOption
+from pecore.cli.options import at_least_one
 from pecore.cli.screen import show, show_json, working
 from pecore.errors import InputError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @app.command(epilog="Example:  pecore bench out/pe_core_base_224")
 def bench(
     what: Annotated[str, typer.Argument(help="A bundle's folder, or a size (its synthetic weights are converted).")],
-    rounds: Annotated[int, typer.Option(help="Paired rounds.")] = 15,
+    rounds: Annotated[int, typer.Option(callback=at_least_one, help="Paired rounds.")] = 15,
     threads: ThreadsOption = None,
     checkpoint: Annotated[Path | None, typer.Option(help="The weights a bundle was made from.")] = None,
     compile_torch: Annotated[bool, typer.Option("--compile", help="torch.compile too: a minute or two more.")] = False,
@@ -32,8 +33,6 @@ def bench(
     The others are PyTorch and, with the `bench` extra, ONNX Runtime and OpenVINO. They need the weights: synthetic ones
     are made again, others come from where the bundle had them, or from --checkpoint.
     """
-    if rounds < 1:
-        raise InputError(f"--rounds {rounds} measures nothing: take 5 or more")
     with working(verbose) as stage:
         stage("starting")
         content = _measure(what, rounds, threads, checkpoint, compile_torch, stage)
@@ -111,6 +110,7 @@ def _subject(
     from convert.variants import Variant, build_tower, find
     from pecore.bundle import open_bundle
     from pecore.bundle_weights import weights_of
+    from pecore.room import check_room
     from rewrites.tower import rewrite
     from validate.originals import Untouched
 
@@ -134,6 +134,7 @@ def _subject(
         raise InputError(f"{what} is neither a bundle's folder nor a size ({error})") from error
     if not variant.embedding_dim:
         raise InputError(f"{what} gives no embedding: bench compares core towers alone")
+    check_room(variant.parameters, tuple(FORMS), folder)
     stage(f"{variant.size}: loading weights")
     weights = load(variant, checkpoint or "synthetic")
     model = build_tower(variant, weights.state_dict)

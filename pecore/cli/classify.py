@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from pecore.cli import app
@@ -21,6 +20,7 @@ from pecore.cli.inputs import (
     notes,
     open_encoder,
 )
+from pecore.cli.options import at_least_one, writes
 from pecore.cli.screen import show, show_json, working
 from pecore.errors import InputError
 
@@ -31,19 +31,23 @@ if TYPE_CHECKING:
 @app.command(epilog="Example:  pecore classify photo.jpg --bundle out/pe_core_base_224")
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
-    top: Annotated[int, typer.Option(help="Labels to show for each image.")] = 5,
+    top: Annotated[int, typer.Option(callback=at_least_one, help="Labels to show for each image.")] = 5,
     bundle: BundleOption = None,
     labels: LabelsOption = None,
     backend: BackendOption = "cpu",
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    save: Annotated[Path | None, typer.Option(help="Also draw the images with their labels into this .png.")] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(callback=writes(".png"), help="Also draw images and labels into this .png."),
+    ] = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Say which of the bundle's labels an image shows (exit code 1 if one of several images was skipped)."""
     from pecore.contact_sheet import Line, Section, Tile, contact_sheet, save_picture
     from pecore.image_files import find_images
+    from pecore.preprocess import load_image
 
     paths = find_images(images)
     encoder = open_encoder(bundle, backend, precision, verbose, threads=threads, labels=labels)
@@ -57,18 +61,13 @@ def classify(
             for done, path in enumerate(paths, start=1):
                 problem = None
                 try:
-                    found[path] = encoder.classify(path, top)
+                    image = load_image(path)
                 except InputError as error:
                     problem = (path, str(error))
                     skipped.append(problem)
+                else:
+                    found[path] = encoder.classify(image, top)
                 progress(done, problem)
-    if save:
-        tiles = [
-            Tile(path, [Line(path.name)] + [Line(f"{p.label} {_percent(p)}", p.probability) for p in best])
-            for path, best in found.items()
-        ]
-        heading = f"{encoder.file.name}, {len(label_set.labels)} labels"
-        save_picture(contact_sheet([Section(heading, tiles)]), save)
     if as_json:
         show_json(
             {
@@ -87,9 +86,15 @@ def classify(
             out.add_column(column, justify="left" if column in ("image", "label") else "right", overflow="fold")
         for path, best in found.items():
             for i, p in enumerate(best):
-                name = escape(str(path)) if i == 0 else ""
-                out.add_row(name, escape(p.label), _percent(p), f"{p.cosine:.4f}")
+                out.add_row("" if i else str(path), p.label, _percent(p), f"{p.cosine:.4f}")
         show(out, *notes(encoder.bundle))
+    if save:
+        tiles = [
+            Tile(path, [Line(path.name)] + [Line(f"{p.label} {_percent(p)}", p.probability) for p in best])
+            for path, best in found.items()
+        ]
+        heading = f"{encoder.file.name}, {len(label_set.labels)} labels"
+        save_picture(contact_sheet([Section(heading, tiles)]), save)
     raise typer.Exit(1 if skipped else 0)
 
 

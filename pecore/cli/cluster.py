@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from pecore.cli import app
 from pecore.cli.inputs import JsonOption, VerboseOption
+from pecore.cli.options import writes
 from pecore.cli.screen import show, show_json, working
 
 SHOWN = 3
@@ -20,7 +20,9 @@ def cluster(
     index: Annotated[Path, typer.Argument(help="Index that `pecore embed` wrote.")],
     k: Annotated[int, typer.Option("--k", help="Clusters to make.")] = 10,
     seed: Annotated[int, typer.Option(help="Of k-means' start.")] = 0,
-    save: Annotated[Path | None, typer.Option(help="Draw a contact sheet of each cluster into this .png.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(callback=writes(".png"), help="Draw a contact sheet of each cluster into this .png.")
+    ] = None,
     thumbnails: Annotated[int, typer.Option(help="Images of each cluster in the picture, the most typical.")] = 10,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -35,8 +37,24 @@ def cluster(
         from pecore.clustering import cluster as run
 
         clusters = run(opened.embeddings, k, seed)
-        names = [[opened.paths[row] for row in c.rows] for c in clusters]
-        if save:
+    names = [[opened.paths[row] for row in c.rows] for c in clusters]
+    if as_json:
+        content = [
+            {"images": [{"path": p, "cosine": float(cosine)} for p, cosine in zip(paths, c.cosines)]}
+            for c, paths in zip(clusters, names)
+        ]
+        show_json({"index": str(index), "k": k, "seed": seed, "clusters": content})
+    else:
+        out = Table(title=f"{len(opened)} images", title_justify="left", header_style="bold")
+        for column in ("cluster", "images", "mean cosine with its centre"):
+            out.add_column(column, justify="right")
+        out.add_column("most typical", overflow="fold")
+        for number, (c, paths) in enumerate(zip(clusters, names), start=1):
+            typical = ", ".join(Path(p).name for p in paths[:SHOWN])
+            out.add_row(str(number), str(len(paths)), f"{c.cosines.mean():.3f}", typical)
+        show(out)
+    if save:
+        with working(verbose) as stage:
             stage("drawing")
             sections = [
                 Section(
@@ -49,18 +67,3 @@ def cluster(
                 for number, (c, paths) in enumerate(zip(clusters, names), start=1)
             ]
             save_picture(contact_sheet(sections), save)
-    if as_json:
-        content = [
-            {"images": [{"path": p, "cosine": float(cosine)} for p, cosine in zip(paths, c.cosines)]}
-            for c, paths in zip(clusters, names)
-        ]
-        show_json({"index": str(index), "k": k, "seed": seed, "clusters": content})
-        return
-    out = Table(title=f"{len(opened)} images", title_justify="left", header_style="bold")
-    for column in ("cluster", "images", "mean cosine with its centre"):
-        out.add_column(column, justify="right")
-    out.add_column("most typical", overflow="fold")
-    for number, (c, paths) in enumerate(zip(clusters, names), start=1):
-        typical = escape(", ".join(Path(p).name for p in paths[:SHOWN]))
-        out.add_row(str(number), str(len(paths)), f"{c.cosines.mean():.3f}", typical)
-    show(out)

@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from pecore.cli import app
@@ -63,9 +62,9 @@ def compare(
             }
         )
         return
-    out = Table(title=f"{escape(subject)} ({subject_is})", title_justify="left", header_style="bold")
+    out = Table(title=f"{subject} ({subject_is})", title_justify="left", header_style="bold")
     out.add_column("prompt", overflow="fold")
     out.add_column("cosine", justify="right")
     for prompt, cosine in rows:
-        out.add_row(escape(prompt), f"{cosine:.4f}")
+        out.add_row(prompt, f"{cosine:.4f}")
     show(out, *notes(encoder.bundle))

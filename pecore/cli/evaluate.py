@@ -17,7 +17,8 @@ from pecore.cli.inputs import (
     find_bundle,
     keep_quiet_at_exit,
 )
-from pecore.cli.screen import show, show_json, working
+from pecore.cli.options import writes
+from pecore.cli.screen import readable, show, show_json, working
 
 
 @app.command(epilog="Example:  pecore evaluate --dataset imagenet/val --limit 1000 --save confusion.png")
@@ -31,7 +32,9 @@ def evaluate(
     checkpoint: Annotated[Path | None, typer.Option(help="The weights the bundle was made from.")] = None,
     limit: Annotated[int, typer.Option(help="Images to take, evenly over the data set; 0 takes all.")] = 0,
     threads: ThreadsOption = None,
-    save: Annotated[Path | None, typer.Option(help="Draw the confusion matrices into this .png.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(callback=writes(".png"), help="Draw the confusion matrices into this .png.")
+    ] = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -61,12 +64,6 @@ def evaluate(
     with counting("evaluating", len(samples)) as progress:
         result = run(towers, samples, label_set, encoders[0].image_size, progress)
     rows = result.rows()
-    if save:
-        from pecore.confusion_plot import plot_confusion
-
-        synthetic = "SYNTHETIC weights, " * found.manifest["weights"]["synthetic"]
-        title = f"{found.manifest['name']}, {synthetic}{len(result.samples)} images of {dataset.name}"
-        plot_confusion(result, label_set.labels, save, title)
     facts: dict[str, Any] = {
         "dataset": str(dataset),
         "bundle": str(found.folder),
@@ -83,6 +80,12 @@ def evaluate(
         show_json(facts)
     else:
         show(*_screen(facts))
+    if save:
+        from pecore.confusion_plot import plot_confusion
+
+        synthetic = "SYNTHETIC weights, " * found.manifest["weights"]["synthetic"]
+        title = f"{found.manifest['name']}, {synthetic}{len(result.samples)} images of {dataset.name}"
+        plot_confusion(result, label_set.labels, save, readable(title))
     raise typer.Exit(1 if result.skipped else 0)
 
 

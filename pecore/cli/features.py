@@ -17,6 +17,7 @@ from pecore.cli.inputs import (
     notes,
     open_encoder,
 )
+from pecore.cli.options import writes
 from pecore.cli.screen import show, show_json
 from pecore.errors import InputError
 
@@ -25,9 +26,15 @@ from pecore.errors import InputError
 def features(
     images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
     save: Annotated[
-        Path | None, typer.Option(help="Picture to write: each image beside its features' principal components.")
+        Path | None,
+        typer.Option(
+            callback=writes(".png"), help=".png to write: each image beside its features' principal components."
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The maps themselves, an .npz file: features [n, C, h, w].")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(callback=writes(".npz"), help="The maps themselves, an .npz file: features [n, C, h, w]."),
+    ] = None,
     bundle: BundleOption = None,
     backend: BackendOption = "cpu",
     precision: PrecisionOption = None,
@@ -35,36 +42,48 @@ def features(
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Look at dense features, of a bundle converted with --output features or both."""
+    """Look at dense features, of a bundle converted with --output features or both (exit code 1 if an image was
+    skipped)."""
     import numpy as np
 
     from pecore.contact_sheet import save_picture
     from pecore.feature_maps import sheet
     from pecore.image_files import find_images
+    from pecore.index import whole_file
     from pecore.preprocess import load_image
 
     if not (save or out):
         raise InputError("nothing to do with the features: add --save pca.png, or --out features.npz")
-    if out and out.suffix != ".npz":
-        raise InputError(f"--out writes an .npz file, not {out.name}")
-    paths = find_images(images)
+    named = find_images(images)
     encoder = open_encoder(bundle, backend, precision, verbose, threads=threads)
-    maps = []
-    with counting("features", len(paths), verbose) as progress:
-        for done, path in enumerate(paths, 1):
-            maps.append(encoder.features(path))
-            progress(done, None)
+    maps, paths, skipped = [encoder.features([])], [], []
+    with counting("features", len(named), verbose) as progress:
+        for done, path in enumerate(named, 1):
+            problem = None
+            try:
+                image = load_image(path)
+            except InputError as error:
+                problem = (path, str(error))
+                skipped.append(problem)
+            else:
+                maps.append(encoder.features(image))
+                paths.append(path)
+            progress(done, problem)
+    if not paths:
+        raise InputError(f"none of the {len(named)} images could be used; the first: {skipped[0][1]}")
     stacked = np.concatenate(maps)
     if out:
-        try:
-            np.savez_compressed(out, features=stacked, paths=np.array([str(path) for path in paths]))
-        except OSError as error:
-            raise InputError(f"{out} can't be written ({error.strerror}); give --out another place") from error
+        with whole_file(out) as file:
+            np.savez_compressed(file, features=stacked, paths=np.array([str(path) for path in paths]))
     if save:
         pictures = [load_image(path) for path in paths]
         picture = sheet(pictures, stacked, [path.name for path in paths], " ".join(notes(encoder.bundle)))
         save_picture(picture, save)
-    facts = {"images": [str(path) for path in paths], "shape": list(stacked.shape)}
+    facts = {
+        "images": [str(path) for path in paths],
+        "skipped": [{"path": str(path), "reason": reason} for path, reason in skipped],
+        "shape": list(stacked.shape),
+    }
     written = [str(place) for place in (save, out) if place]
     if as_json:
         show_json(facts | {"written": written})
@@ -73,3 +92,4 @@ def features(
         count = f"{len(paths)} map{'s' * (len(paths) > 1)}"
         show(f"{count} of {height} x {width} patches, {channels} channels, in {' and '.join(written)}.")
         show(*notes(encoder.bundle))
+    raise typer.Exit(1 if skipped else 0)

@@ -1,7 +1,7 @@
 """pecore headroom"""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,21 +10,14 @@ import typer
 from rich.table import Table
 
 from pecore.cli import app
-from pecore.cli.options import weights_source
-from pecore.cli.screen import show, show_json, working
+from pecore.cli.options import weights_source, writes
+from pecore.cli.screen import readable, show, show_json, working
 from pecore.errors import InputError
 
 if TYPE_CHECKING:
     from rewrites.tower import Scales
     from validate.headroom import Reduction
     from validate.subnormal import Subnormals
-
-
-def png(path: Path | None) -> Path | None:
-    """Refuse a name that is no PNG file's, before the work starts."""
-    if path and path.suffix.lower() != ".png":
-        raise InputError(f"--save writes a PNG file, not {path.name}: give a name that ends in .png")
-    return path
 
 
 @app.command(epilog="Example:  pecore headroom --size B16 --weights synthetic --save headroom.png")
@@ -38,7 +31,9 @@ def headroom(
     images: Annotated[
         Path | None, typer.Option(help="Folder of photographs to measure on, instead of the built-in ones.")
     ] = None,
-    save: Annotated[Path | None, typer.Option(callback=png, help="Write the plot over depth to this PNG file.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(callback=writes(".png"), help="Write the plot over depth to this .png.")
+    ] = None,
     synthetic_amplitude: Annotated[float, typer.Option(help="Largest activation of synthetic weights.")] = 400.0,
     seed: Annotated[int, typer.Option(help="Of synthetic weights.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
@@ -78,9 +73,6 @@ def headroom(
         by_default = reductions_of.least(reductions_of.rescaled(reductions, replace(scales, gains={})))
         subnormals = subnormal_weights(rewrite(model, scales))
         title += f"; {len(pixels)} photographs"
-        if save:
-            stage("drawing")
-            write_plot(save, lambda: plot_headroom(reductions, scales, save, title))
     tightest = reductions_of.least(reductions)
     enough = tightest.headroom >= reductions_of.ENOUGH
     if as_json:
@@ -103,6 +95,10 @@ def headroom(
             subnormal_line(subnormals),
             _verdict(by_default, tightest, scales, reductions_of.ENOUGH),
         )
+    if save:
+        with working(verbose) as stage:
+            stage("drawing")
+            plot_headroom(reductions, scales, save, readable(title))
     raise typer.Exit(0 if enough else 1)
 
 
@@ -142,14 +138,6 @@ def timm_tower(name: str, checkpoint: Path | None) -> Any:
                 f"the weights of {name} could not be fetched ({type(error).__name__}): give --checkpoint FILE"
             ) from error
     return model.eval().requires_grad_(False)
-
-
-def write_plot(path: Path, draw: Callable[[], None]) -> None:
-    """Draw, with a sentence for a place that can't be written to."""
-    try:
-        draw()
-    except OSError as error:
-        raise InputError(f"{path} can't be written ({error.strerror}): give --save another place") from error
 
 
 def power(scale: float) -> str:

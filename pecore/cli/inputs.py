@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from pecore.cli.options import at_least_one
 from pecore.cli.screen import console, working
 from pecore.errors import InputError
 
@@ -28,7 +28,9 @@ BackendOption = Annotated[str, typer.Option("--backend", help="cpu, gpu or tenso
 PrecisionOption = Annotated[
     str | None, typer.Option("--precision", help="Which of the bundle's files, such as int8; fp16 by default.")
 ]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads; one per core by default.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", callback=at_least_one, help="CPU threads; one per core by default.")
+]
 LabelsOption = Annotated[
     Path | None, typer.Option("--labels", help="Folder that `pecore labels` wrote; the bundle by default.")
 ]
@@ -107,7 +109,7 @@ def counting(what: str, total: int, verbose: bool = False) -> Iterator[Callable[
 
         def tell(skipped: tuple[Path, str] | None) -> None:
             if skipped:
-                screen.print(f"skipped: {escape(skipped[1])}")
+                screen.print(f"skipped: {skipped[1]}")
 
         if not screen.is_terminal:
             said = time.monotonic()
@@ -121,7 +123,7 @@ def counting(what: str, total: int, verbose: bool = False) -> Iterator[Callable[
 
             yield line
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=screen) as progress:
             task = progress.add_task(what, total=total)
 

@@ -1,5 +1,6 @@
 """pecore localize"""
 
+import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -8,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from pecore.cli import app
-from pecore.cli.headroom import png, write_plot
-from pecore.cli.options import weights_source
-from pecore.cli.screen import show, show_json, working
+from pecore.cli.options import weights_source, writes
+from pecore.cli.screen import readable, show, show_json, working
 from pecore.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ def localize(
         float | None, typer.Option(help="Error from which a step is wrong: 0.05, with int8 weights 0.1.")
     ] = None,
     gpu: Annotated[bool, typer.Option("--gpu/--no-gpu", help="Run the GPU delegate, in fp16 and in fp32.")] = True,
-    save: Annotated[Path | None, typer.Option(callback=png, help="Write the plot over depth to this PNG file.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(callback=writes(".png"), help="Write the plot over depth to this .png.")
+    ] = None,
     synthetic_amplitude: Annotated[float, typer.Option(help="Largest activation of synthetic weights.")] = 400.0,
     seed: Annotated[int, typer.Option(help="Of synthetic weights.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON, every step.")] = False,
@@ -60,7 +63,7 @@ def localize(
         elif path.is_dir() or (path.parent / "manifest.json").is_file():
             path, tower, about = from_bundle(path, checkpoint, stage)
         model = open_model(path, backend="cpu")
-        arrays = sample(model, inputs or path.parent / "reference.npz", required=inputs is not None)
+        arrays = sample(model, inputs or reference_of(path), required=inputs is not None)
         held: tuple[str, Any] | None = None
         if reference:
             held = reference.name, search.file_reference(reference, arrays)
@@ -69,12 +72,14 @@ def localize(
         runners = {f"ML Drift {p}": search.gpu_runner(p) for p in ("fp16", "fp32")} if gpu else {}
         found = search.localize(path, arrays, runners, held, threshold, stage)
         title = f"{path.name}{about}"
-        if save:
-            write_plot(save, lambda: plot_localization(found, save, title))
     if as_json:
         show_json({"file": path.name, **found.as_dict()})
     else:
         show(*tables(found, title), *sentences(found))
+    if save:
+        with working(verbose) as stage:
+            stage("drawing")
+            plot_localization(found, save, readable(title))
     raise typer.Exit(0 if found.sound else 1)
 
 
@@ -88,6 +93,7 @@ def convert_size(
     from convert.forms import write_files
     from convert.variants import build_tower, find
     from pecore.preprocess import preprocess
+    from pecore.room import check_room
     from rewrites.tower import default_output, rewrite
     from validate.headroom import fit_scales
     from validate.photographs import photographs
@@ -98,6 +104,7 @@ def convert_size(
         raise InputError(
             f"{size} is neither a file, a bundle's folder nor a size: give one of them, such as B16"
         ) from error
+    check_room(variant.parameters, ("fp16",), Path(folder))
     stage("loading weights")
     loaded = load(variant, source, seed=seed, amplitude=amplitude)
     model = build_tower(variant, loaded.state_dict)
@@ -144,6 +151,19 @@ def from_bundle(path: Path, checkpoint: Path | None, stage: Callable[[str], None
     return path, tower, about
 
 
+def reference_of(path: Path) -> Path:
+    """The samples beside a file: in a bundle the text tower has its own."""
+    from convert.bundle import MANIFEST
+    from pecore.text_conversion import REFERENCE as OF_TEXT
+    from validate.reference import REFERENCE
+
+    try:
+        text = json.loads((path.parent / MANIFEST).read_text("utf-8"))["text"]["files"]
+    except (OSError, ValueError, LookupError, TypeError):  # no bundle, or one without a text tower
+        text = {}
+    return path.with_name(OF_TEXT if path.name in text else REFERENCE)
+
+
 def sample(model: "Model", file: Path, required: bool) -> "Arrays":
     """The first sample of an .npz; without one, a photograph where an input looks like an image, else seeded noise."""
     from pecore.preprocess import preprocess
@@ -188,7 +208,7 @@ def _table(
     return out
 
 
-def _figures(error: "Error | None", threshold: float) -> str:
+def _figures(error: "Error | None", threshold: float) -> str | Text:
     if error is None:
         return ""
     if error.nonfinite:
@@ -196,7 +216,7 @@ def _figures(error: "Error | None", threshold: float) -> str:
     else:
         correlation = "-" if math.isnan(error.correlation) else f"{error.correlation:.6f}"
         text = f"{correlation:>9} {error.relative:8.1e} {error.channel:7.1e}"
-    return text if error.size <= threshold else f"[bold red]{text}[/]"
+    return text if error.size <= threshold else Text(text, style="bold red")
 
 
 def sentences(found: "Localization") -> list[str]:

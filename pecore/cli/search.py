@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from pecore.cli import app
@@ -19,6 +18,7 @@ from pecore.cli.inputs import (
     notes,
     open_encoder,
 )
+from pecore.cli.options import at_least_one, writes
 from pecore.cli.screen import show, show_json, working
 
 
@@ -26,13 +26,15 @@ from pecore.cli.screen import show, show_json, working
 def search(
     index: Annotated[Path, typer.Argument(help="Index that `pecore embed` wrote.")],
     query: Annotated[str, typer.Argument(help="A text, or an image file.")],
-    top: Annotated[int, typer.Option(help="Images to find.")] = 10,
+    top: Annotated[int, typer.Option(callback=at_least_one, help="Images to find.")] = 10,
     query_type: Annotated[str | None, typer.Option(help="image or text; an image where there is such a file.")] = None,
     bundle: BundleOption = None,
     text_checkpoint: TextCheckpointOption = None,
     backend: BackendOption = "cpu",
     threads: ThreadsOption = None,
-    save: Annotated[Path | None, typer.Option(help="Also draw what was found into this .png.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(callback=writes(".png"), help="Also draw what was found into this .png.")
+    ] = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -54,10 +56,6 @@ def search(
         stage(f"searching {len(opened)} images")
         rows, cosines = top_k(embedding, opened.embeddings, top)
     found = [(opened.paths[row], float(cosine)) for row, cosine in zip(rows[0], cosines[0])]
-    if save:
-        asked = Tile(query, [Line("the query")]) if kind == "image" else Tile(None, [Line("the query")], query)
-        tiles = [Tile(path, [Line(f"{cosine:.4f}  {Path(path).name}")]) for path, cosine in found]
-        save_picture(contact_sheet([Section(f"{query}: {len(found)} of {len(opened)}", [asked, *tiles])]), save)
     if as_json:
         show_json(
             {
@@ -70,10 +68,14 @@ def search(
                 "found": [{"path": path, "cosine": cosine} for path, cosine in found],
             }
         )
-        return
-    out = Table(title=f"{escape(query)} ({kind}), in {len(opened)} images", title_justify="left", header_style="bold")
-    out.add_column("cosine", justify="right")
-    out.add_column("image", overflow="fold")
-    for path, cosine in found:
-        out.add_row(f"{cosine:.4f}", escape(path))
-    show(out, *notes(encoder.bundle))
+    else:
+        out = Table(title=f"{query} ({kind}), in {len(opened)} images", title_justify="left", header_style="bold")
+        out.add_column("cosine", justify="right")
+        out.add_column("image", overflow="fold")
+        for path, cosine in found:
+            out.add_row(f"{cosine:.4f}", path)
+        show(out, *notes(encoder.bundle))
+    if save:
+        asked = Tile(query, [Line("the query")]) if kind == "image" else Tile(None, [Line("the query")], query)
+        tiles = [Tile(path, [Line(f"{cosine:.4f}  {Path(path).name}")]) for path, cosine in found]
+        save_picture(contact_sheet([Section(f"{query}: {len(found)} of {len(opened)}", [asked, *tiles])]), save)

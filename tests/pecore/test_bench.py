@@ -48,15 +48,22 @@ def test_a_bundle_is_held_against_pytorch(run, tiny_bundle: Path) -> None:
     assert any("bench" in note for note in content["notes"]) == bool(contenders.missing())
 
 
-def test_the_table_names_each_file_once(run, tiny_bundle: Path) -> None:
+def test_the_table_names_each_file_once(run, tiny_bundle: Path, monkeypatch) -> None:
+    monkeypatch.setattr(contenders, "find_spec", lambda name: None)
     code, out, _ = run("bench", tiny_bundle, "--rounds", 1)
     assert code == 0
     assert out.count("LiteRT fp16") == out.count("LiteRT int8") == 1
+    assert "`pip install 'pecore-litert[bench]'`" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(
     ("args", "words"),
-    [(("B17",), "neither a bundle's folder nor a size"), (("T16", "--rounds", 0), "--rounds 0")],
+    [
+        (("B17",), "neither a bundle's folder nor a size"),
+        (("T16", "--rounds", 0), "--rounds 0"),
+        (("T16", "--threads", 0), "--threads 0: take 1 or more"),
+        (("T16", "--threads", -1), "--threads -1: take 1 or more"),
+    ],
 )
 def test_what_can_not_be_measured_is_said(run, args: tuple[str, ...], words: str) -> None:
     code, _, err = run("bench", *args)

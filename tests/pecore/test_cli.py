@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,10 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.table import Table
 
 from convert import variants
 from pecore.cli import main
+from pecore.cli.screen import show, working
 from pecore.conversion import Result
+from pecore.errors import InputError
 from validate import gates
 
 ROOT = Path(__file__).parents[2]
@@ -142,6 +146,16 @@ def test_checkpoints_that_can_t_be_used(run: Run, tmp_path: Path) -> None:
         assert words in sentence
 
 
+@pytest.mark.parametrize("verb", ["inspect", "classify", "embed"])
+def test_what_the_system_refuses_is_one_sentence(verb: str, run: Run) -> None:
+    """Path.is_dir and its like raise for a name that is too long, and where permission is missing."""
+    name = 300 * "a"
+    assert f"{name}: File name too long" in _refused(run(verb, name, *(("--out", "x.npz") if verb == "embed" else ())))
+    code, _, err = run(verb, name, "--debug", *(("--out", "x.npz") if verb == "embed" else ()))
+    assert code == 2
+    assert "Traceback" in err
+
+
 def test_debug_brings_the_traceback_back(run: Run) -> None:
     code, _, err = run("convert", "--size", "B32", "--debug")
     assert code == 2
@@ -248,6 +262,48 @@ def test_a_whole_conversion_prints_what_is_ours_and_nothing_else(tmp_path: Path)
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     assert (manifest["input"]["layout"], manifest["input"]["range"]) == ("nhwc", "0..255")
     assert manifest["input"]["shape"] == [1, 64, 64, 3]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("arguments", [("list",), ("inspect", "there.tflite", "--json")])
+def test_a_full_disk_is_one_sentence(arguments: tuple[str, ...], tmp_path: Path, tiny_result: Result) -> None:
+    shutil.copy(tiny_result.folder / "pe_core_tiny_384_fp16.tflite", tmp_path / "there.tflite")
+    command = [sys.executable, "-c", "from pecore.cli import main; main()", *arguments]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [(OSError("unexpected"), True), (RuntimeError("unexpected"), True), (InputError("a sentence"), False)],
+)
+def test_the_libraries_last_words_are_shown_after_an_unexpected_error(
+    error: Exception, shown: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        with working() as stage:
+            stage("starting")
+            os.write(2, b"first words" + 5000 * b".")
+            os.write(1, b"last words")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "starting" in err
+    assert ("last words" in err) == shown
+    assert "first words" not in err
+
+
+def test_nothing_printed_is_taken_for_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("label", title="[/b] :cat:")
+    table.add_row("[red]x[/]")
+    show("pip install 'pecore-litert[bench]'", "[/b]", table)
+    out = capsys.readouterr().out
+    for text in ("'pecore-litert[bench]'", "[/b]\n", "[/b] :cat:", "[red]x[/]"):
+        assert text in out
 
 
 @pytest.mark.parametrize(

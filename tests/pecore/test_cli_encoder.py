@@ -1,7 +1,10 @@
 """`pecore embed`, `classify`, `search`, `compare`, `cluster` and `evaluate` from the command line."""
 
+import errno
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -98,10 +101,93 @@ def test_classify_refuses_a_picture_s_place_and_missing_labels(run, photos, text
     photo = photos / "cat" / "0.png"
     code, _, stderr = run("classify", photo, "--bundle", tiny_bundle, "--save", tmp_path / "grid.xyz")
     assert code == 2
-    assert "give --save a .png file" in stderr
+    assert "--save writes .png files, not grid.xyz" in stderr
     code, _, stderr = run("classify", photo, "--bundle", tiny_bundle, "--labels", text_section)
     assert code == 2
     assert "pecore labels" in stderr
+
+
+@pytest.mark.parametrize("verb", ["classify", "search"])
+def test_the_top_0_are_refused_before_any_work(verb, run):
+    code, stdout, stderr = run(verb, "nowhere", "nowhere", "--top", "0")
+    assert (code, stdout) == (2, "")
+    assert stderr == "error: --top 0: take 1 or more\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("classify", "nowhere"),
+        ("search", "nowhere", "words"),
+        ("cluster", "nowhere"),
+        ("evaluate", "--dataset", "nowhere"),
+        ("features", "nowhere"),
+        ("headroom", "--size", "nowhere"),
+        ("localize", "nowhere"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_picture_s_place_is_refused_before_any_work(arguments, run, tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    for name, words in (
+        ("a.jpg", "writes .png files, not a.jpg"),
+        ("gone/a.png", f"there is no folder {tmp_path / 'gone'}"),
+        ("folder.png", "is a folder"),
+    ):
+        code, stdout, stderr = run(*arguments, "--save", tmp_path / name)
+        assert (code, stdout) == (2, "")
+        assert stderr.startswith("error: --save ")
+        assert words in stderr
+
+
+def test_what_was_found_is_printed_though_the_picture_fails(run, index, dataset, tiny_bundle, tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("PIL.Image.Image.save", full)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    photo = dataset / "cat" / "0.png"
+    for arguments, words in (
+        (("classify", photo, "--bundle", tiny_bundle), "probability"),
+        (("search", index, photo), "1.0000"),
+        (("cluster", index, "--k", "2"), "most typical"),
+        (("evaluate", "--dataset", dataset, "--bundle", tiny_bundle, "--no-reference", "--limit", "4"), "top-1"),
+    ):
+        code, stdout, stderr = run(*arguments, "--save", tmp_path / "a.png")
+        assert code == 2, arguments
+        assert words in stdout
+        assert "No space left on device" in stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode elsewhere")
+def test_a_name_that_is_not_utf_8(run, dataset, tiny_bundle, tmp_path):
+    """And one that looks like markup, from the photograph to every picture and table."""
+    names = (tmp_path / os.fsdecode(b"\xff.png"), tmp_path / "[b]:cat:.png")
+    for name, label in zip(names, ("cat", "Rocket")):
+        shutil.copy(dataset / label / "0.png", name)
+    out, picture = tmp_path / "x.npz", tmp_path / "picture" / "a.png"
+    picture.parent.mkdir()
+    bundle = ("--bundle", tiny_bundle)
+    assert run("embed", *names, "--out", out, *bundle)[0] == 0
+    for arguments in (
+        ("classify", *names, *bundle, "--save", picture),
+        ("search", out, names[0], "--save", picture),
+        ("search", out, names[1], "--save", picture),
+        ("cluster", out, "--k", "2", "--save", picture),
+        ("compare", names[0], *names, *bundle),
+    ):
+        code, stdout, _ = run(*arguments)
+        assert code == 0
+        assert r"\udcff.png" in "".join(stdout.split())
+        assert "[b]:cat:.png" in "".join(stdout.split())
+    folder = shutil.copytree(dataset, tmp_path / os.fsdecode(b"\xff"))
+    options = ("--no-reference", "--precision", "int8", "--save", picture)
+    assert run("evaluate", "--dataset", folder, *bundle, *options)[0] == 0
+    code, stdout, _ = run("search", out, names[0], "--top", "1", "--json")
+    assert (code, json.loads(stdout)["query"]) == (0, str(names[0]))
+    code, _, stderr = run("classify", tmp_path / os.fsdecode(b"\xfe.png"), *bundle)
+    assert code == 2
+    assert r"\udcfe.png" in stderr
 
 
 def test_search_by_image(run, index, dataset, tmp_path):

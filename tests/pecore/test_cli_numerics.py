@@ -130,7 +130,7 @@ def test_headroom_saves_png_alone(run, photo, tmp_path):
         *("headroom", "--size", "T16", "--weights", "synthetic", "--images", photo, "--save", tmp_path / "h.jpg")
     )
     assert code == 2
-    assert "--save writes a PNG file, not h.jpg" in err
+    assert "--save writes .png files, not h.jpg" in err
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +198,24 @@ def test_localize_takes_a_graph_beside_someone_else_s_manifest(run, bundle):
     code, _, err = run("localize", bundle, "--no-gpu")
     assert code == 2
     assert "describes no vision tower" in err
+
+
+@pytest.mark.parametrize("with_manifest", [True, False])
+def test_localize_takes_a_text_tower_s_own_reference(run, bundle, text_section, with_manifest):
+    """In a bundle of both, and in one that has no vision tower."""
+    text = json.loads((text_section / "manifest.json").read_text())
+    if with_manifest:
+        manifest = json.loads((bundle / "manifest.json").read_text()) | {"text": text["text"]}
+        (bundle / "manifest.json").write_text(json.dumps(manifest))
+    else:
+        (bundle / "manifest.json").write_text(json.dumps(text))
+    np.savez(bundle / "reference.npz", image=np.zeros((1, 1, 3, 64, 64), np.float32))
+    (file,) = text_section.glob("*.tflite")
+    for name in (file.name, "reference_text.npz"):
+        shutil.copy(text_section / name, bundle)
+    code, out, err = run("localize", bundle / file.name, "--no-gpu", "--reference", file, "--json")
+    assert code == 0, err
+    assert json.loads(out)["first"] == {"cpu": None}
 
 
 def test_localize_takes_the_caller_s_input(run, bundle, tmp_path):

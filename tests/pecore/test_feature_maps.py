@@ -1,4 +1,6 @@
 import dataclasses
+import errno
+import json
 
 import numpy as np
 import pytest
@@ -10,8 +12,16 @@ from convert.variants import build_tower, find
 from pecore import conversion
 from pecore.cli import main
 from pecore.encoder import PerceptionEncoder
+from pecore.errors import InputError
 from pecore.feature_maps import GAP, SIDE, colours, sheet
 from pecore.preprocess import preprocess
+
+
+def run(capfd, *args):
+    """Exit code, stdout, stderr."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(arg) for arg in args])
+    return stop.value.code, *capfd.readouterr()
 
 
 @pytest.fixture(scope="module")
@@ -60,31 +70,69 @@ def test_the_sheet_has_each_image_beside_its_map(shots):
 def test_the_verb_writes_picture_and_maps(bundle, shots, tmp_path, capfd):
     shots[0].save(tmp_path / "a.png")
     picture, maps = tmp_path / "pca.png", tmp_path / "maps.npz"
-    with pytest.raises(SystemExit) as stop:
-        main(
-            [
-                "features",
-                str(tmp_path / "a.png"),
-                "--bundle",
-                str(bundle.folder),
-                "--save",
-                str(picture),
-                "--out",
-                str(maps),
-            ]
-        )
-    assert stop.value.code == 0
-    assert "1 map of 4 x 4 patches, 192 channels" in capfd.readouterr().out
+    options = ("--bundle", bundle.folder, "--save", picture, "--out", maps)
+    code, out, _ = run(capfd, "features", tmp_path / "a.png", *options)
+    assert code == 0
+    assert "1 map of 4 x 4 patches, 192 channels" in out
     assert Image.open(picture).width == 2 * SIDE + 3 * GAP
     with np.load(maps) as stored:
         assert stored["features"].shape == (1, 192, 4, 4)
 
 
+def test_an_image_that_can_t_be_read_is_skipped_and_named(bundle, shots, tmp_path, capfd):
+    maps, broken = tmp_path / "maps.npz", tmp_path / "broken.jpg"
+    broken.write_bytes(b"no")
+    shots[0].save(tmp_path / "a.png")
+    options = ("--bundle", bundle.folder, "--out", maps, "--json")
+    code, out, err = run(capfd, "features", broken, tmp_path / "a.png", *options)
+    facts = json.loads(out)
+    assert (code, facts["images"], facts["shape"]) == (1, [str(tmp_path / "a.png")], [1, 192, 4, 4])
+    assert "broken.jpg is not an image" in facts["skipped"][0]["reason"]
+    assert "broken.jpg is not an image" in err
+    with np.load(maps) as stored:
+        assert stored["paths"].tolist() == facts["images"]
+    code, out, err = run(capfd, "features", broken, *options)
+    assert (code, out) == (2, "")
+    assert "none of the 1 images could be used; the first: " in err
+    with np.load(maps) as stored:
+        assert len(stored["features"]) == 1  # what was there stays
+
+
+def test_maps_are_written_whole_or_not_at_all(bundle, shots, tmp_path, capfd, monkeypatch):
+    def fail(file, **arrays):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    shots[0].save(tmp_path / "a.png")
+    monkeypatch.setattr(np, "savez_compressed", fail)
+    code, _, err = run(capfd, "features", tmp_path / "a.png", "--bundle", bundle.folder, "--out", tmp_path / "maps.npz")
+    assert code == 2
+    assert err.endswith("error: No space left on device\n")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_what_wants_embeddings_refuses_a_bundle_of_features(bundle, shots, tmp_path, capfd):
+    for name in ("a.png", "b.png"):
+        shots[0].save(tmp_path / name)
+    said = "gives features, not embedding; `pecore convert --output embedding`"
+    encoder = PerceptionEncoder(bundle.folder)
+    with pytest.raises(InputError, match=said):
+        encoder.embed_pixels(encoder.prepare(shots[0]))
+    for arguments in (
+        ("classify", tmp_path),
+        ("evaluate", "--no-reference", "--dataset", tmp_path / "nowhere"),  # refused before it is looked at
+        ("embed", tmp_path, "--out", tmp_path / "x.npz"),
+    ):
+        code, out, err = run(capfd, *arguments, "--bundle", bundle.folder)
+        assert (code, out) == (2, ""), arguments
+        assert said in err
+        assert "skipped" not in err
+
+
 @pytest.mark.parametrize(
-    ("options", "said"), [([], "nothing to do"), (["--out", "maps.npy"], "--out writes an .npz file")]
+    ("options", "said"), [([], "nothing to do"), (["--out", "maps.npy"], "--out writes .npz files, not maps.npy")]
 )
 def test_wrong_usage(options, said, capfd):
-    with pytest.raises(SystemExit) as stop:
-        main(["features", "a.png", *options])
-    assert stop.value.code == 2
-    assert said in capfd.readouterr().err
+    code, _, err = run(capfd, "features", "a.png", *options)
+    assert code == 2
+    assert said in err

@@ -1,4 +1,5 @@
 import json
+import sys
 import zipfile
 from pathlib import Path
 
@@ -169,6 +170,29 @@ def test_rows_of_another_model_are_refused(images, tmp_path):
     build(images, out, Embedder())
     with pytest.raises(InputError, match=r"was made with m\.tflite on cpu"):
         build(images, out, Embedder(), other)
+
+
+def test_a_bundle_that_moved_is_the_same(images, tmp_path):
+    out, moved = tmp_path / "x.npz", ABOUT | {"bundle": "/there"}
+    with pytest.raises(KeyboardInterrupt):
+        build(images[:4], out, Embedder(stop=1), ABOUT | {"bundle": "/here"})
+    assert build(images[:4], out, Embedder(), moved).reused == 1
+    built = build(images, out, Embedder(), ABOUT)
+    assert (built.reused, built.index.about) == (4, ABOUT)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no flock")
+def test_two_runs_do_not_write_one_index(images, tmp_path):
+    out = tmp_path / "x.npz"
+    embedder = Embedder()
+
+    def embed(path):
+        with pytest.raises(InputError, match=r"another run is writing .*x\.npz"):
+            build(images, out, Embedder())
+        return embedder(path)
+
+    assert np.array_equal(build(images, out, embed).index.embeddings[4], unit(1, seed=[4])[0])
+    assert build(images, out, Embedder()).reused == 5
 
 
 def test_places_that_won_t_do(images, tmp_path):
