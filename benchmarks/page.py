@@ -224,7 +224,7 @@ def tried(content: Mapping[str, Any]) -> str:
     return (
         f"## What was tried\n\nThe first {content['depth']} blocks of {content['size']}, {content['threads']} threads, "
         f"{content['rounds']} paired rounds, cosine with PyTorch on one photograph. Kept: the fused projection on the "
-        "GPU, slices in 4 parts in fp32-cpu files.\n\n"
+        "GPU, slices of 0.6 M weights in fp32-cpu files.\n\n"
         f"{table(headings, rows)}\n\n"
         "Weights in 4 bits, in blocks of 32 with a scale each, of whole towers; the worst cosine with PyTorch over "
         f"five photographs. Not offered.\n\n{table(['size', 'weights', 'time to int8', 'MB', 'cosine'], four)}\n\n"

@@ -29,7 +29,7 @@ from pecore.graph_facts import facts
 from pecore.pairing import paired, ratio
 from pecore.runtime import open_model
 from rewrites.attention import Attention
-from rewrites.cpu import SlicedLinear, slice_block
+from rewrites.cpu import LARGEST, SlicedLinear, slice_block
 from rewrites.fold import Affine, as_linear, from_linear
 from rewrites.tower import Tower, rewrite
 from validate.parity import compare
@@ -88,6 +88,10 @@ def _apart(block: Any) -> None:
     block.attn = ApartAttention(block.attn)
 
 
+def _sliced(largest: int) -> Callable[[Tower], Tower]:
+    return partial(_each_block, partial(slice_block, largest=largest))
+
+
 @dataclass(frozen=True)
 class Idea:
     """A change of the tower. precision: of the file, and of ours that it is held against. rewrite: how `rewrite` is
@@ -105,11 +109,11 @@ IDEAS: Mapping[str, Idea] = {
     "conv": Idea("1x1 convolutions in place of the blocks' Linears", change=partial(_each_block, _convolve)),
     "apart": Idea("q, k and v apart to the end", change=partial(_each_block, _apart)),
     "split-qkv": Idea("q, k and v by a Linear each, concatenated", change=partial(_each_block, _split_qkv)),
-    "parts-2": Idea("the same, and the MLP in 2 parts", change=partial(_each_block, partial(slice_block, parts=2))),
-    "parts-4": Idea("the same, in 4 parts: fp32-cpu", change=partial(_each_block, slice_block)),
-    "parts-8": Idea("the same, in 8 parts", change=partial(_each_block, partial(slice_block, parts=8))),
+    "slices-1.2M": Idea("Linears in slices of 1.2 M weights", change=_sliced(2 * LARGEST)),
+    "slices-0.6M": Idea("of 0.6 M weights: fp32-cpu", change=_sliced(LARGEST)),
+    "slices-0.3M": Idea("of 0.3 M weights", change=_sliced(LARGEST // 2)),
     "int8": Idea("ours, int8", "int8"),
-    "int8-parts-4": Idea("int8 in slices, as fp32-cpu", "int8", change=partial(_each_block, slice_block)),
+    "int8-slices": Idea("int8 in slices, as fp32-cpu", "int8", change=_sliced(LARGEST)),
 }
 
 INT4: Mapping[str, tuple[str, str]] = {

@@ -3,16 +3,18 @@
 The cost: XNNPACK takes a few tokens at a time and goes through all weights for them. A Linear of 768 to 3072 has 9.4 MB
 of float32 weights, more than a core's second-level cache, so they come from further away again for every few tokens.
 
-The way round: the MLP in `parts`, each with its share of the hidden channels,
+The way round: the MLP in parts, each with its share of the hidden channels,
 
     fc2(act(fc1(x)))  =  sum over parts of fc2_p(act(fc1_p(x))),
 
-and q, k and v projected by a Linear each. The hidden activations get smaller, too.
+and the projection to q, k and v in parts of its outputs; none with more weights than `LARGEST`. The hidden activations
+get smaller, too.
 
-Exact because: the same products; only the order of the sums over hidden channels changes. It costs ops (15 a block at 4
-parts), so it is for files that are made for the CPU: a GPU gains nothing. Measured in docs/benchmarks.md.
+Exact because: the same products; only the order of the sums over hidden channels changes. It costs ops (15 a block of
+B/16), so it is for files that are made for the CPU: a GPU gains nothing. Measured in docs/benchmarks.md.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -20,8 +22,9 @@ from torch import Tensor, nn
 
 from .fold import Affine, as_linear
 
-PARTS = 4
-"""Of an MLP: each slice is as large as the attention's projection."""
+LARGEST = 768 * 768
+"""Weights of a slice, 2.4 MB in float32: the fastest of those tried on B/16 (`python -m benchmarks.tried`). T/16 and S/16
+have no Linear that is larger."""
 
 
 class SlicedMlp(nn.Module):
@@ -55,9 +58,12 @@ class SlicedLinear(nn.Module):
         return torch.cat([part(x) for part in self.parts], -1)
 
 
-def slice_block(block: Any, parts: int = PARTS) -> Any:
-    """Slice a rewritten `Block`, in place; an MLP with a gate stays as it is. Returns the block."""
-    block.attn.qkv = SlicedLinear(block.attn.qkv, 3)
-    if hasattr(block.mlp, "fc1"):  # with a gate it is called otherwise
+def slice_block(block: Any, largest: int = LARGEST) -> Any:
+    """Slice what has more than `largest` weights in a rewritten `Block`, in place; an MLP with a gate stays as it is.
+    Returns the block."""
+    qkv, fc1 = block.attn.qkv, getattr(block.mlp, "fc1", None)  # with a gate it is called otherwise
+    if (parts := math.ceil(qkv.weight.numel() / largest)) > 1:
+        block.attn.qkv = SlicedLinear(qkv, parts)
+    if fc1 is not None and (parts := math.ceil(fc1.weight.numel() / largest)) > 1:
         block.mlp = SlicedMlp(block.mlp, parts)
     return block

@@ -184,13 +184,13 @@ def test_images_of_one_s_own(tiny: Variant, tmp_path: Path, shots: list[Image.Im
 
 
 def test_a_file_for_the_cpu(tmp_path: Path) -> None:
-    variant = replace(find("T16"), depth=1, image_size=64)
+    variant = replace(find("B16"), depth=1, image_size=64)
     result = convert(variant, load(variant, "synthetic"), tmp_path / "out", Options(precisions=("fp32-cpu",)), _quiet)
     assert result.passed, [c.detail for c in result.checks]
     assert [c.subject for c in result.checks if c.gate == "exact"] == ["tower in slices for the CPU"]
     assert [(c.outcome, c.detail) for c in result.checks if c.gate == "gpu"] == [("skipped", "made for the CPU")]
     ((name, file),) = result.manifest["files"].items()
-    assert (name, file["precision"]) == ("pe_core_tiny_384_fp32-cpu.tflite", "fp32-cpu")
+    assert (name, file["precision"]) == ("pe_core_base_224_fp32-cpu.tflite", "fp32-cpu")
     linears = next(c for c in result.checks if c.gate == "graph").figures["ops_by_name"]["FULLY_CONNECTED"]
     assert linears == 3 + 1 + 1 + 2 * 4 + 6  # q, k, v; RoPE's swap; proj; the MLP's parts; pool and head
     assert [c.outcome for c in validate(result.folder, ValidateOptions())] == ["passed"] * 5 + ["skipped"]

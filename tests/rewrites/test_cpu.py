@@ -11,6 +11,7 @@ from convert.export import export_tflite
 from convert.synthetic import synthetic_state_dict
 from convert.variants import build_tower
 from pecore.preprocess import preprocess
+from rewrites.cpu import SlicedLinear, SlicedMlp
 from rewrites.tower import rewrite
 from validate.graph import read_graph
 from validate.rules import check
@@ -26,8 +27,18 @@ def test_slices_compute_what_timm_computes(size: str, small: Callable[..., Any],
     assert float((ours - theirs).abs().max()) < 1e-10
 
 
+@pytest.mark.parametrize(("size", "sliced"), [("S16", False), ("B16", True)])
+def test_small_linears_stay_whole(size: str, sliced: bool, small: Callable[..., Any]) -> None:
+    variant = small(size)
+    tower: Any = rewrite(build_tower(variant, synthetic_state_dict(variant)), sliced=True)
+    for block in tower.blocks:
+        assert isinstance(block.attn.qkv, SlicedLinear) == isinstance(block.mlp, SlicedMlp) == sliced
+        if sliced:
+            assert (len(block.attn.qkv.parts), len(block.mlp.fc1)) == (3, 4)
+
+
 def test_no_rule_has_anything_against_them(small: Callable[..., Any], tmp_path) -> None:
-    variant = small("T16")
+    variant = small("B16")
     tower = rewrite(build_tower(variant, synthetic_state_dict(variant)), sliced=True)
     image = torch.zeros(1, 3, variant.image_size, variant.image_size)
     export_tflite(tower, {"image": image}, tmp_path / "t.tflite")
