@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from .fold import Affine, as_linear
 
 LARGEST = 768 * 768
-"""Weights of a slice, 2.4 MB in float32: the fastest of those tried on B/16 (`python -m benchmarks.tried`). T/16 and S/16
-have no Linear that is larger."""
+"""Weights of a slice, 2.4 MB in float32: the fastest of those tried on B/16 (`python -m benchmarks.tried`). T/16 and
+S/16 have no Linear that is larger."""
 
 
 class SlicedMlp(nn.Module):
