@@ -22,10 +22,10 @@ from benchmarks.workspace import FOLDER, Workspace
 from convert.forms import write_fp16
 from convert.synthetic import synthetic_state_dict
 from convert.variants import build_tower, find
-from pecore.cli.screen import working
 from pecore.pairing import spread
 from pecore.preprocess import preprocess
 from pecore.runtime import open_model
+from pecore.screen import working
 from validate.ablation import ablate, choose_rows
 from validate.gpu import Verdict, probe, run_on_gpu
 from validate.photographs import photographs

@@ -21,9 +21,9 @@ import numpy as np
 from benchmarks import results
 from benchmarks.workspace import FOLDER, Workspace
 from convert.variants import find
-from pecore.cli.screen import working
 from pecore.graph_facts import facts
 from pecore.runtime import Arrays, open_model
+from pecore.screen import working
 from validate.gpu import Verdict, run_on_gpu
 from validate.parity import compare
 

@@ -26,10 +26,10 @@ from convert.checkpoint import load
 from convert.export import export_tflite
 from convert.quantize import PRECISIONS, quantize
 from convert.variants import VARIANTS, Variant, build_tower, find
-from pecore.cli.screen import working
 from pecore.conversion import Options, convert
 from pecore.preprocess import preprocess
 from pecore.runtime import open_model
+from pecore.screen import working
 from rewrites import Output, rewrite
 from rewrites.tower import default_output
 from validate import exactness, gates, headroom, report

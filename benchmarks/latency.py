@@ -22,10 +22,10 @@ import numpy as np
 from benchmarks import results
 from benchmarks.workspace import GRAPHS, Workspace
 from convert.variants import find
-from pecore.cli.screen import working
 from pecore.errors import InputError
 from pecore.pairing import paired, ratio, spread
 from pecore.preprocess import preprocess
+from pecore.screen import working
 from validate.parity import compare
 from validate.photographs import photographs
 

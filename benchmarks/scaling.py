@@ -23,10 +23,10 @@ from benchmarks.workspace import FOLDER
 from convert.export import export_tflite
 from convert.synthetic import synthetic_state_dict
 from convert.variants import Variant, build_tower, find
-from pecore.cli.screen import working
 from pecore.graph_facts import facts
 from pecore.pairing import paired, ratio, spread
 from pecore.runtime import open_model
+from pecore.screen import working
 from rewrites.tower import rewrite
 
 SIDES = (112, 160, 224, 320, 448)

@@ -24,10 +24,10 @@ from benchmarks.workspace import FOLDER, Workspace
 from convert.export import export_tflite
 from convert.quantize import LEFT_ALONE, quantize
 from convert.variants import find
-from pecore.cli.screen import working
 from pecore.graph_facts import facts
 from pecore.pairing import paired, ratio
 from pecore.runtime import open_model
+from pecore.screen import working
 from rewrites.attention import Attention
 from rewrites.cpu import LARGEST, SlicedLinear, slice_block
 from rewrites.fold import Affine, as_linear, from_linear
@@ -40,7 +40,8 @@ class PointwiseConv(nn.Module):
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
-        self.conv = nn.Conv2d(linear.in_features, linear.out_features, 1).requires_grad_(False)
+        self.conv = nn.Conv2d(linear.in_features, linear.out_features, 1, dtype=linear.weight.dtype)
+        self.conv.requires_grad_(False)
         with torch.no_grad():
             self.conv.weight.copy_(linear.weight[:, :, None, None])
             self.conv.bias.copy_(linear.bias)  # type: ignore[union-attr]
@@ -55,8 +56,8 @@ class ApartAttention(nn.Module):
     def __init__(self, attention: Attention):
         super().__init__()
         self.heads, self.head_dim, self.rope = attention.heads, attention.head_dim, attention.rope
-        parts = zip(*(t.chunk(3) for t in from_linear(attention.qkv)))
-        self.qkv = nn.ModuleList(as_linear(Affine(*part), torch.float32) for part in parts)
+        parts, dtype = zip(*(t.chunk(3) for t in from_linear(attention.qkv))), attention.qkv.weight.dtype
+        self.qkv = nn.ModuleList(as_linear(Affine(*part), dtype) for part in parts)
         self.proj = attention.proj
 
     def forward(self, x: Tensor) -> Tensor:

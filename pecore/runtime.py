@@ -104,6 +104,10 @@ def check_model_file(path: str | Path) -> None:
     """
     path = Path(path)
     try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"LiteRT takes no file name that is not UTF-8: rename {path}") from error
+    try:
         with path.open("rb") as file:
             head = file.read(8)
     except OSError as error:

@@ -9,8 +9,8 @@ import typer
 from rich.table import Table
 
 from pecore.cli import app
-from pecore.cli.screen import show, show_json, working
 from pecore.errors import InputError
+from pecore.screen import show, show_json, working
 
 COMPARED = 2
 """Photographs whose embeddings are compared; the scales are fitted on all."""

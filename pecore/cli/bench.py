@@ -10,8 +10,8 @@ from rich.table import Table
 from pecore.cli import app
 from pecore.cli.inputs import JsonOption, ThreadsOption, VerboseOption
 from pecore.cli.options import at_least_one
-from pecore.cli.screen import show, show_json, working
 from pecore.errors import InputError
+from pecore.screen import show, show_json, working
 
 if TYPE_CHECKING:
     from pecore.contenders import Contender

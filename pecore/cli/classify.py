@@ -21,8 +21,8 @@ from pecore.cli.inputs import (
     open_encoder,
 )
 from pecore.cli.options import at_least_one, writes
-from pecore.cli.screen import show, show_json, working
 from pecore.errors import InputError
+from pecore.screen import show, show_json, working
 
 if TYPE_CHECKING:
     from pecore.encoder import Prediction

@@ -9,7 +9,7 @@ from rich.table import Table
 from pecore.cli import app
 from pecore.cli.inputs import JsonOption, VerboseOption
 from pecore.cli.options import writes
-from pecore.cli.screen import show, show_json, working
+from pecore.screen import show, show_json, working
 
 SHOWN = 3
 """Images named for each cluster in the table."""

@@ -18,8 +18,8 @@ from pecore.cli.inputs import (
     notes,
     open_encoder,
 )
-from pecore.cli.screen import show, show_json, working
 from pecore.errors import InputError
+from pecore.screen import show, show_json, working
 
 
 @app.command(epilog='Example:  pecore compare photo.jpg "a photo of a cat" "a photo of a dog"')

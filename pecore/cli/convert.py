@@ -9,8 +9,8 @@ from rich.table import Table
 
 from pecore.cli import app
 from pecore.cli.options import weights_source
-from pecore.cli.screen import show, show_json, working
 from pecore.errors import InputError
+from pecore.screen import show, show_json, working
 
 if TYPE_CHECKING:
     from convert.variants import Variant
@@ -112,7 +112,7 @@ def convert(
                 layer=layer,
                 batch=batch,
                 input_layout=input_layout,
-                input_range=input_range,
+                input_range={"0-1": "0..1", "0-255": "0..255"}.get(input_range, input_range),
                 images=images,
                 **common,
             )

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pecore.cli import app
-from pecore.cli.screen import show, working
+from pecore.screen import show, working
 
 
 @app.command(epilog="Example:  pecore demo out/pe_core_base_224 --open")

@@ -16,7 +16,7 @@ from pecore.cli.inputs import (
     counting,
     open_encoder,
 )
-from pecore.cli.screen import show, show_json
+from pecore.screen import show, show_json
 
 
 @app.command(epilog="Example:  pecore embed ~/Pictures --out pictures.npz")

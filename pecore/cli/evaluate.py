@@ -18,7 +18,7 @@ from pecore.cli.inputs import (
     keep_quiet_at_exit,
 )
 from pecore.cli.options import writes
-from pecore.cli.screen import readable, show, show_json, working
+from pecore.screen import readable, show, show_json, working
 
 
 @app.command(epilog="Example:  pecore evaluate --dataset imagenet/val --limit 1000 --save confusion.png")

@@ -18,8 +18,8 @@ from pecore.cli.inputs import (
     open_encoder,
 )
 from pecore.cli.options import writes
-from pecore.cli.screen import show, show_json
 from pecore.errors import InputError
+from pecore.screen import show, show_json
 
 
 @app.command(epilog="Example:  pecore features photo.jpg --bundle out/pe_spatial_base_512 --save pca.png")

@@ -13,8 +13,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pecore.cli.options import at_least_one
-from pecore.cli.screen import console, working
 from pecore.errors import InputError
+from pecore.screen import console, working
 
 if TYPE_CHECKING:
     from pecore.bundle import Bundle

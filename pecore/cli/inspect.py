@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from pecore.cli import app
-from pecore.cli.screen import show, show_json
+from pecore.screen import show, show_json
 
 
 @app.command(epilog="Example:  pecore inspect out/pe_core_base_224/pe_core_base_224_fp16.tflite")

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from pecore.cli import app
 from pecore.cli.options import weights_source
-from pecore.cli.screen import show, show_json, working
+from pecore.screen import show, show_json, working
 
 
 @app.command(epilog="Example:  pecore labels --size B16 --labels imagenet --out out/pe_core_base_224")

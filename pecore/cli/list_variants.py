@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from pecore.cli import app
-from pecore.cli.screen import show, show_json
+from pecore.screen import show, show_json
 
 if TYPE_CHECKING:
     from convert.variants import Variant

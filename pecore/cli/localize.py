@@ -13,8 +13,8 @@ from rich.text import Text
 
 from pecore.cli import app
 from pecore.cli.options import weights_source, writes
-from pecore.cli.screen import readable, show, show_json, working
 from pecore.errors import InputError
+from pecore.screen import readable, show, show_json, working
 
 if TYPE_CHECKING:
     from pecore.runtime import Arrays, Model

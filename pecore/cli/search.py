@@ -19,7 +19,7 @@ from pecore.cli.inputs import (
     open_encoder,
 )
 from pecore.cli.options import at_least_one, writes
-from pecore.cli.screen import show, show_json, working
+from pecore.screen import show, show_json, working
 
 
 @app.command(epilog='Example:  pecore search pictures.npz "a dog on a beach" --save found.png')

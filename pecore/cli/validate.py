@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pecore.cli import app
-from pecore.cli.screen import show, show_json, working
+from pecore.screen import show, show_json, working
 
 
 @app.command(epilog="Example:  pecore validate out/pe_core_base_224")

@@ -17,9 +17,9 @@ from rich.table import Table
 
 from convert import variants
 from pecore.cli import main
-from pecore.cli.screen import show, working
 from pecore.conversion import Result
 from pecore.errors import InputError
+from pecore.screen import show, working
 from validate import gates
 
 ROOT = Path(__file__).parents[2]
@@ -112,7 +112,7 @@ def test_wrong_size(size: str, run: Run) -> None:
         ((*SYNTHETIC, "--precision", "int4"), "unknown precision int4; choose from fp16, int8, fp32"),
         ((*SYNTHETIC, "--precision", "fp16,,int8"), "unknown precision"),
         ((*SYNTHETIC, "--input-layout", "hwc"), "unknown input layout hwc; choose from nchw, nhwc"),
-        ((*SYNTHETIC, "--input-range", "0-255"), "unknown input range 0-255; choose from -1..1, 0..1, 0..255"),
+        ((*SYNTHETIC, "--input-range", "0..1.5"), "unknown input range 0..1.5; choose from -1..1, 0..1, 0..255"),
         ((*SYNTHETIC, "--synthetic-amplitude", "1e9"), "amplitude 1e+09 is not between 0 and 100000: try 400"),
         ((*SYNTHETIC, "--images", "nowhere"), "nowhere is not a folder"),
         ((*SYNTHETIC, "--out", "/dev/null"), "/dev/null"),
@@ -250,7 +250,7 @@ main(sys.argv[1:])
 
 def test_a_whole_conversion_prints_what_is_ours_and_nothing_else(tmp_path: Path) -> None:
     """Export, quantizer, runtimes and Python's warnings are all loud; stdout is the report, stderr the stages."""
-    arguments = ["convert", "--size", "T16", *SYNTHETIC, "--input-layout", "nhwc", "--input-range", "0..255", "--json"]
+    arguments = ["convert", "--size", "T16", *SYNTHETIC, "--input-layout", "nhwc", "--input-range", "0-255", "--json"]
     command = [sys.executable, "-c", TINY, *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

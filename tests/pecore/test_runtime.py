@@ -1,5 +1,6 @@
 """`pecore.runtime` against torch, on a small graph with the towers' signature."""
 
+import os
 import sys
 
 import flatbuffers
@@ -95,6 +96,13 @@ def test_without_a_signature_the_graphs_own_names_serve(stem, image, expected, t
 def test_an_input_that_does_not_fit_names_what_does(stem, image, wrong, words):
     with pytest.raises(InputError, match=words):
         open_model(stem).run(wrong(image))
+
+
+def test_a_name_that_litert_takes_not_is_said(tmp_path, stem):
+    path = tmp_path / os.fsdecode(b"caf\xe9.tflite")
+    path.write_bytes(stem.read_bytes())
+    with pytest.raises(InputError, match="not UTF-8: rename"):
+        open_model(path)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu", "tensorflow"])
