@@ -59,6 +59,11 @@ def measured(command: list[str], folder: Path) -> dict[str, float] | str:
     return {"seconds": seconds, "peak_gb": usage.ru_maxrss / 1e6}
 
 
+def whole_file(size: str) -> Path:
+    """The float32 file that a conversion of ours leaves."""
+    return FOLDER / "conversion" / f"{size}_fp32.tflite"
+
+
 def ours(size: str, way: str, folder: Path) -> None:
     """In this process: the whole of a conversion to fp16, gates left out."""
     import torch
@@ -72,7 +77,7 @@ def ours(size: str, way: str, folder: Path) -> None:
     variant = find(size)
     model = build_tower(variant, synthetic_state_dict(variant))
     image = {"image": torch.zeros(1, 3, variant.image_size, variant.image_size)}
-    source = folder / f"{size}_fp32.tflite"
+    source = folder / whole_file(size).name
     export_tflite(rewrite(model), image, source, lightweight=way == "lightweight")
     quantize(source, folder / f"{size}_fp16.tflite", "fp16")
 
@@ -187,7 +192,7 @@ def version_of(python: Path) -> str | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["T16", "S16", "B16", "L14"])
-    parser.add_argument("--plain", nargs="*", default=["T16", "B16"], help="sizes to convert without lightweight")
+    parser.add_argument("--plain", nargs="*", default=["B16"], help="sizes to convert without lightweight")
     parser.add_argument("--gated", nargs="*", default=["T16", "S16", "B16", "L14"], help="sizes to convert with gates")
     parser.add_argument("--against", nargs="*", default=["T16"], help="sizes to give to onnx2tf")
     parser.add_argument("--onnx2tf", type=Path, default=ONNX2TF, help="Python of the environment that has it")

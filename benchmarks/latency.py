@@ -1,7 +1,7 @@
 """Latency of every way to run the tower on a CPU, paired, with 1 and 2 threads; memory and the way to the first
 embedding, each in a process of its own.
 
-    python -m benchmarks.latency --size B16 --rounds 12
+    python -m benchmarks.latency --size B16 --rounds 10
     python -m benchmarks.latency --one ours-fp16 --threads 2      one of them alone: seconds and MB, as JSON
 """
 
@@ -165,7 +165,7 @@ def run(size: str, rounds: int, threads: list[int]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="B16")
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--one", choices=list(ALONE))
     options = parser.parse_args()

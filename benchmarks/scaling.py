@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks import results
+from benchmarks.conversion import whole_file
 from benchmarks.workspace import FOLDER
 from convert.export import export_tflite
 from convert.synthetic import synthetic_state_dict
@@ -108,7 +109,7 @@ def run(size: str, depth: int, sizes: Sequence[str], threads: int, rounds: int) 
         points = []
         for name in sizes:
             stage(f"{name}: whole tower")
-            path = tower_file(find(name))
+            path = whole_file(name) if whole_file(name).exists() else tower_file(find(name))
             points.append(Point(name, facts(path)["macs"] / 1e9, path))
         content["variant"] = measure(points, threads, rounds)
     results.write("scaling", content)

@@ -226,7 +226,7 @@ def run(size: str, depth: int, int4_sizes: Sequence[str], threads: int, rounds: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="B16")
-    parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--depth", type=int, default=3)
     parser.add_argument("--int4", nargs="*", default=["B16", "L14"], help="sizes to convert whole with int4 weights")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=10)
