@@ -234,11 +234,14 @@ def test_timed_out(slow):
 
 
 def signal_when_the_child_is_there(pick: Callable[[int], int], number: signal.Signals) -> threading.Thread:
-    """In the background, wait for this process's child and send a signal to `pick(child)`."""
+    """In the background, wait for this process's child and send a signal to `pick(child)`; again while the child lives,
+    as a person would: a KeyboardInterrupt that is raised inside a destructor is lost."""
 
     def send() -> None:
         (child,) = wait_for(lambda: at_work(os.getpid()))
-        os.kill(pick(child), number)
+        while child in children_of(os.getpid()):
+            os.kill(pick(child), number)
+            time.sleep(3)
 
     thread = threading.Thread(target=send)
     thread.start()
