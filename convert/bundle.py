@@ -19,9 +19,13 @@ MODEL_CARD = "MODEL_CARD.md"
 EMBEDDINGS_FILE = "text_embeddings.bin"
 LABELS_FILE = "labels.txt"
 
+HEADROOM_PLOT = "headroom.png"
+TEXT_REPORT = "report_text.json"
+TEXT_REFERENCE = "reference_text.npz"
+
 BESIDE = frozenset(
-    {MANIFEST, REPORT, MODEL_CARD, EMBEDDINGS_FILE, LABELS_FILE, "headroom.png", "reference.npz"}
-    | {"report_text.json", "reference_text.npz"}
+    {MANIFEST, REPORT, MODEL_CARD, EMBEDDINGS_FILE, LABELS_FILE, HEADROOM_PLOT, "reference.npz"}
+    | {TEXT_REPORT, TEXT_REFERENCE}
 )
 """Names of what conversions write into a bundle, its models apart."""
 

@@ -63,7 +63,7 @@ def file_entry(path: Path, **more: Any) -> dict[str, Any]:
     return {**more, "bytes": path.stat().st_size, "sha256": bundle.sha256(path)}
 
 
-FILES_BESIDE = {"labels": (), "text": ("report_text.json", "reference_text.npz")}
+FILES_BESIDE = {"labels": (), "text": (bundle.TEXT_REPORT, bundle.TEXT_REFERENCE)}
 """Section of the manifest -> files that belong to it and that it does not list."""
 
 KEYS_OF_TEXT = ("logit_scale", "prompt_templates")

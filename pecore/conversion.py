@@ -29,7 +29,6 @@ from validate.reference import REFERENCE, save_reference
 from validate.rules import known_runtime, runtimes
 
 SIGNATURE = "serving_default"
-HEADROOM_PLOT = "headroom.png"
 PREPROCESSING = {
     "summary": "RGB, squashed to the input's square (antialiased bilinear, as Pillow; no crop), then to the range",
     "resize": "squash",
@@ -150,7 +149,7 @@ def convert(
         scales, reductions = headroom.fit_scales(model, images, output)
         checks = [gates.headroom_gate(reductions)]
         title = f"{name}, {'SYNTHETIC weights: ' if weights.synthetic else ''}{weights.source}"
-        plot_headroom(reductions, scales, staged.folder / HEADROOM_PLOT, f"{title}; {len(shots)} photographs")
+        plot_headroom(reductions, scales, staged.folder / bundle.HEADROOM_PLOT, f"{title}; {len(shots)} photographs")
         stage("computing the reference in PyTorch")
         layout, value_range = options.input_layout, options.input_range
         with torch.no_grad():

@@ -26,8 +26,6 @@ from validate.gates import Check
 from validate.reference import save_reference
 from validate.rules import known_runtime, runtimes
 
-REPORT = "report_text.json"
-REFERENCE = "reference_text.npz"
 PROMPTS = (
     "a photo of a cat.",
     "",
@@ -117,8 +115,8 @@ def convert_text(
         made = report.as_json(
             checks, name=f"{variant.artefact}_text", weights=about, prompts=list(PROMPTS), runtime_rules=options.runtime
         )
-        bundle.write_json(staged.folder / REPORT, made)
-        save_reference(staged.folder / REFERENCE, inputs, reference)
+        bundle.write_json(staged.folder / bundle.TEXT_REPORT, made)
+        save_reference(staged.folder / bundle.TEXT_REFERENCE, inputs, reference)
         ops = {c.subject: c.figures["ops"] for c in checks if c.gate == "graph"}
         manifest["logit_scale"] = weights.logit_scale
         manifest["text"] = {

@@ -18,7 +18,6 @@ from pecore.bundle_weights import output_of, weights_of
 from pecore.errors import InputError
 from pecore.preprocess import preprocess
 from pecore.runtime import TensorSpec, open_model
-from pecore.text_conversion import REFERENCE as TEXT_REFERENCE
 from pecore.text_conversion import reported
 from rewrites.tower import Scales
 from validate import device, exactness, gates, headroom
@@ -62,7 +61,7 @@ def validate(path: Path, options: Options, stage: Callable[[str], None] = print)
     # A text tower is made for the CPU: its conversion reports the GPU gate, and passes without it.
     on_cpu = replace(options, gpu="skip")
     for file in made.files("text").values():
-        judged = judge_file(file, path / TEXT_REFERENCE, on_cpu, stage)
+        judged = judge_file(file, path / bundle.TEXT_REFERENCE, on_cpu, stage)
         checks += [reported(c, on_cpu.gpu) if c.gate == "graph" else c for c in judged]
     return checks
 

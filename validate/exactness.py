@@ -79,7 +79,7 @@ def block_differences(
     _, end = next(parts)
     stream = _stream(theirs, centre) * scales.stream
     tapped = None if shown is None or output.final(depth) else _stream(shown, centre) * scales.stream
-    made = _named(end.eval().end(stream, tapped), output)
+    made = _named(end.end(stream, tapped), output)
     expected = {}
     if output.has_head:
         pooled = _float64(model.fc_norm)(_pooled(model, _float64(model.norm)(theirs)))

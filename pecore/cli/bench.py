@@ -71,27 +71,19 @@ def _measure(
         about = {name: facts(path) for name, path in files.items()}
         for_gpu = {name: path for name, path in files.items() if not name.endswith(FOR_CPU)}
         on_gpu, said = times_on_gpu(for_gpu, image, rounds, stage)
-    rows = [
-        {
+
+    def row(name: str, took: list[float], over: list[float], output: Any) -> dict[str, Any]:
+        return {
             "name": name,
-            "ratio": vars(ratio(took, times[base])),
-            "ms": vars(spread([1000 * t for t in took])),
-            "cosine": compare([outputs[base]], [outputs[name]]).cosine,
-            "graph": about.get(name),
-        }
-        for name, took in times.items()
-    ]
-    usual = median(times[base])
-    rows += [
-        {
-            "name": name,
-            "ratio": vars(spread([t / usual for t in took])),
+            "ratio": vars(ratio(took, over)),
             "ms": vars(spread([1000 * t for t in took])),
             "cosine": compare([outputs[base]], [output]).cosine,
-            "graph": None,
+            "graph": about.get(name),
         }
-        for name, (took, output) in on_gpu.items()
-    ]
+
+    rows = [row(name, took, times[base], outputs[name]) for name, took in times.items()]
+    usual = median(times[base])
+    rows += [row(name, took, [usual] * len(took), output) for name, (took, output) in on_gpu.items()]
     notes += said
     return {"subject": what, "threads": count, "rounds": rounds, "base": base, "rows": rows, "notes": notes}
 

@@ -16,15 +16,16 @@ from pecore.cli.inputs import (
     PrecisionOption,
     ThreadsOption,
     VerboseOption,
-    counting,
+    each_image,
     notes,
     open_encoder,
 )
 from pecore.cli.options import at_least_one, writes
-from pecore.errors import InputError
 from pecore.screen import show, show_json, working
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from pecore.encoder import Prediction
 
 
@@ -47,27 +48,21 @@ def classify(
     """Say which of the bundle's labels an image shows (exit code 1 if one of several images was skipped)."""
     from pecore.contact_sheet import Line, Section, Tile, contact_sheet, save_picture
     from pecore.image_files import find_images
-    from pecore.preprocess import load_image
 
     paths = find_images(images)
     encoder = open_encoder(bundle, backend, precision, verbose, threads=threads, labels=labels)
     label_set = encoder.labels  # refused, if they have to be, before any image is read
-    found, skipped = {}, []
+    found: dict[Path, list[Prediction]] = {}
+    skipped: list[tuple[Path, str]] = []
+
+    def classify_one(path: Path, image: "Image.Image") -> None:
+        found[path] = encoder.classify(image, top)
+
     if len(paths) == 1:
         with working(verbose):
             found[paths[0]] = encoder.classify(paths[0], top)
     else:
-        with counting("classifying", len(paths), verbose) as progress:
-            for done, path in enumerate(paths, start=1):
-                problem = None
-                try:
-                    image = load_image(path)
-                except InputError as error:
-                    problem = (path, str(error))
-                    skipped.append(problem)
-                else:
-                    found[path] = encoder.classify(image, top)
-                progress(done, problem)
+        skipped = each_image("classifying", paths, classify_one, verbose)
     if as_json:
         show_json(
             {

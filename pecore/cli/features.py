@@ -1,7 +1,7 @@
 """pecore features"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,13 +13,16 @@ from pecore.cli.inputs import (
     PrecisionOption,
     ThreadsOption,
     VerboseOption,
-    counting,
+    each_image,
     notes,
     open_encoder,
 )
 from pecore.cli.options import writes
 from pecore.errors import InputError
 from pecore.screen import show, show_json
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @app.command(epilog="Example:  pecore features photo.jpg --bundle out/pe_spatial_base_512 --save pca.png")
@@ -56,19 +59,13 @@ def features(
         raise InputError("nothing to do with the features: add --save pca.png, or --out features.npz")
     named = find_images(images)
     encoder = open_encoder(bundle, backend, precision, verbose, threads=threads)
-    maps, paths, skipped = [encoder.features([])], [], []
-    with counting("features", len(named), verbose) as progress:
-        for done, path in enumerate(named, 1):
-            problem = None
-            try:
-                image = load_image(path)
-            except InputError as error:
-                problem = (path, str(error))
-                skipped.append(problem)
-            else:
-                maps.append(encoder.features(image))
-                paths.append(path)
-            progress(done, problem)
+    maps, paths = [encoder.features([])], list[Path]()
+
+    def add(path: Path, image: "Image.Image") -> None:
+        maps.append(encoder.features(image))
+        paths.append(path)
+
+    skipped = each_image("features", named, add, verbose)
     if not paths:
         raise InputError(f"none of the {len(named)} images could be used; the first: {skipped[0][1]}")
     stacked = np.concatenate(maps)

@@ -4,7 +4,7 @@ import atexit
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -17,6 +17,8 @@ from pecore.errors import InputError
 from pecore.screen import console, working
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from pecore.bundle import Bundle
     from pecore.encoder import PerceptionEncoder
 
@@ -132,6 +134,28 @@ def counting(what: str, total: int, verbose: bool = False) -> Iterator[Callable[
                 progress.update(task, completed=done)
 
             yield bar
+
+
+def each_image(
+    what: str, paths: Sequence[Path], use: Callable[[Path, "Image.Image"], None], verbose: bool
+) -> list[tuple[Path, str]]:
+    """Load every image and `use` it, with progress; those that can't be read, and why, are skipped and returned. What
+    `use` raises is no reason to skip."""
+    from pecore.preprocess import load_image
+
+    skipped = []
+    with counting(what, len(paths), verbose) as progress:
+        for done, path in enumerate(paths, start=1):
+            problem = None
+            try:
+                image = load_image(path)
+            except InputError as error:
+                problem = (path, str(error))
+                skipped.append(problem)
+            else:
+                use(path, image)
+            progress(done, problem)
+    return skipped
 
 
 @contextmanager

@@ -153,15 +153,14 @@ def from_bundle(path: Path, checkpoint: Path | None, stage: Callable[[str], None
 
 def reference_of(path: Path) -> Path:
     """The samples beside a file: in a bundle the text tower has its own."""
-    from convert.bundle import MANIFEST
-    from pecore.text_conversion import REFERENCE as OF_TEXT
+    from convert.bundle import MANIFEST, TEXT_REFERENCE
     from validate.reference import REFERENCE
 
     try:
         text = json.loads((path.parent / MANIFEST).read_text("utf-8"))["text"]["files"]
     except (OSError, ValueError, LookupError, TypeError):  # no bundle, or one without a text tower
         text = {}
-    return path.with_name(OF_TEXT if path.name in text else REFERENCE)
+    return path.with_name(TEXT_REFERENCE if path.name in text else REFERENCE)
 
 
 def sample(model: "Model", file: Path, required: bool) -> "Arrays":
