@@ -39,7 +39,7 @@ android:
 web: $(READY)
 	BIN=$(BIN) web_demo/ci.sh
 
-# Every figure of docs/benchmarks.md again; on a machine that does nothing else.
+# Every figure of docs/benchmarks.md again, and README's from them; on a machine that does nothing else.
 bench: $(READY) build/onnx2tf/bin/onnx2tf
 	rm -rf build/bench
 	$(BIN)/python -m benchmarks

@@ -1,4 +1,4 @@
-"""Every topic in turn, then docs/benchmarks.md.
+"""Every topic in turn, then docs/benchmarks.md and the figures of README.md.
 
 python -m benchmarks            as the page has it: B16, 20 to 30 minutes on two cores
 python -m benchmarks --quick    T16 and few rounds, to a folder of its own: whether it works
@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from benchmarks import page, results
+from benchmarks import page, readme, results
 from benchmarks.workspace import FOLDER
 
 TOPICS: Sequence[tuple[str, Sequence[str]]] = (
@@ -39,6 +39,7 @@ def main() -> None:
         page.write(where, where / "benchmarks.md", where / "images")
     else:
         page.write(where, page.PAGE, page.IMAGES)
+        readme.write()
     print(f"{time.monotonic() - started:6.0f} s  done", flush=True)
 
 

@@ -191,9 +191,10 @@ def version_of(python: Path) -> str | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", default=["T16", "S16", "B16", "L14"])
-    parser.add_argument("--plain", nargs="*", default=["B16"], help="sizes to convert without lightweight")
-    parser.add_argument("--gated", nargs="*", default=["T16", "S16", "B16", "L14"], help="sizes to convert with gates")
+    sizes = ["T16", "S16", "B16", "L14"]
+    parser.add_argument("--sizes", nargs="+", default=sizes)
+    parser.add_argument("--plain", nargs="*", default=sizes, help="sizes to convert without lightweight")
+    parser.add_argument("--gated", nargs="*", default=["B16"], help="sizes to convert with gates")
     parser.add_argument("--against", nargs="*", default=["T16"], help="sizes to give to onnx2tf")
     parser.add_argument("--onnx2tf", type=Path, default=ONNX2TF, help="Python of the environment that has it")
     parser.add_argument(

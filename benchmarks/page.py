@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from benchmarks import results
 from benchmarks.conversion import WAYS
@@ -282,7 +283,8 @@ def plot_amplitude(sweep: Mapping[str, Any], path: Path) -> None:
             label=label,
         )
         lost = [places[p["amplitude"]] for p in points if p["correlation"] is None]
-        axes.plot(lost, [0.0] * len(lost), "x", color=colour, markersize=size + 3, markeredgewidth=2, clip_on=False)
+        if lost:
+            axes.plot(lost, [0.0] * len(lost), "x", color=colour, markersize=size + 3, markeredgewidth=2, clip_on=False)
     axes.set_xticks(list(places.values()), [f"{amplitude:g}" for amplitude in places])
     axes.set_ylim(0, 1.05)
     axes.set_xlabel("largest activation in the residual stream")
@@ -314,6 +316,9 @@ def plot_scaling(content: Mapping[str, Any], path: Path) -> None:
         axes.errorbar(xs, times, [low, high], color=BLUE, marker="o", label=f"time, x^{row['fitted']:.2f}")
         axes.set_xscale("log")
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         if axis == "variant":  # two of them are too close for a tick each
             for point, x, time in zip(row["points"], xs, times):
                 axes.annotate(point["label"], (x, time), (-7, 1), textcoords="offset points", fontsize=8, ha="right")

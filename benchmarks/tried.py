@@ -215,11 +215,11 @@ def int4(size: str, threads: int, rounds: int, stage: Callable[[str], None]) -> 
     return rows
 
 
-def run(size: str, depth: int, int4_sizes: Sequence[str], threads: int, rounds: int) -> None:
+def run(size: str, depth: int, int4_sizes: Sequence[str], threads: int, rounds: int, int4_rounds: int) -> None:
     content: dict[str, Any] = {"size": size, "depth": depth, "threads": threads, "rounds": rounds}
     with working() as stage:
         content["layouts"] = layouts(size, depth, threads, rounds, stage)
-        content["int4"] = {name: int4(name, threads, rounds, stage) for name in int4_sizes}
+        content["int4"] = {name: int4(name, threads, int4_rounds, stage) for name in int4_sizes}
     results.write("tried", content)
 
 
@@ -230,8 +230,9 @@ def main() -> None:
     parser.add_argument("--int4", nargs="*", default=["B16", "L14"], help="sizes to convert whole with int4 weights")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--int4-rounds", type=int, default=5)
     options = parser.parse_args()
-    run(options.size, options.depth, options.int4, options.threads, options.rounds)
+    run(options.size, options.depth, options.int4, options.threads, options.rounds, options.int4_rounds)
 
 
 if __name__ == "__main__":

@@ -157,11 +157,12 @@ class TorchNormalize(nn.Module):
 
 
 class Untouched(nn.Module):
-    """timm's tower as it is, with the same output as the rewritten one: L2-normalised."""
+    """timm's tower as it is, L2-normalised like the rewritten one; a copy only for another dtype."""
 
     def __init__(self, model: Any, dtype: torch.dtype):
         super().__init__()
-        self.model, self.normalize = copy.deepcopy(model).to(dtype), TorchNormalize()
+        same = next(model.parameters()).dtype == dtype
+        self.model, self.normalize = model if same else copy.deepcopy(model).to(dtype), TorchNormalize()
 
     def forward(self, image: Tensor) -> Tensor:
         return self.normalize(self.model(image))

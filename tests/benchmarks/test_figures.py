@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import page, results
+from benchmarks import page, readme, results
 from benchmarks.accuracy import agreement, crops, label_set
 from benchmarks.conversion import figures, measured
 from benchmarks.scaling import exponent
@@ -126,3 +126,24 @@ def test_committed_results_make_the_committed_page(tmp_path: Path) -> None:
     made = {t: root / results.RESULTS / f"{t}.json" for t in page.SECTIONS}
     contents = {topic: json.loads(path.read_text()) for topic, path in made.items() if path.exists()}
     assert page.page(contents) == (root / page.PAGE).read_text()
+
+
+def test_committed_results_make_the_figures_in_the_readme() -> None:
+    contents = readme.read(readme.README.parent / results.RESULTS)
+    text = readme.README.read_text("utf-8")
+    assert readme.filled(text, contents) == text, f"run {readme.COMMAND}"
+
+
+def test_a_figure_in_the_readme_that_was_changed_by_hand_is_put_right() -> None:
+    contents = readme.read(readme.README.parent / results.RESULTS)
+    text = readme.README.read_text("utf-8")
+    wrong = text.replace("- int8 **0.", "- int8 **0.0", 1)
+    assert wrong != text
+    assert readme.filled(wrong, contents) == text
+
+
+@pytest.mark.parametrize("place", ["speed", "sizes"])
+def test_a_readme_without_a_place_for_its_figures_is_refused(place: str) -> None:
+    text = readme.README.read_text("utf-8")
+    with pytest.raises(ValueError, match="README has places for"):
+        readme.filled(text.replace(f"<!-- {place}:", "<!-- lost:"), {})
