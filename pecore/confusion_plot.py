@@ -26,7 +26,7 @@ def plot_confusion(evaluation: Evaluation, labels: Sequence[str], path: Path, ti
     rows = -(-count // columns)
     figure = Figure(figsize=(1 + 5 * columns, 0.8 + 5 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+    figure.suptitle(title, fontsize=10, x=0.01, ha="left", parse_math=False)  # $ is a dollar
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, outcome, row in zip(panels, evaluation.outcomes, evaluation.rows()):
         classes, counts = confusion(outcome, evaluation.samples)
@@ -40,8 +40,9 @@ def plot_confusion(evaluation: Evaluation, labels: Sequence[str], path: Path, ti
         axes.set_ylabel("is")
         if len(classes) <= NAMED:
             names = [labels[i] for i in classes]
-            axes.set_yticks(range(len(names)), names, fontsize=7)
-            axes.set_xticks(range(counts.shape[1]), [*names, "other"][: counts.shape[1]], rotation=90, fontsize=7)
+            axes.set_yticks(range(len(names)), names, fontsize=7, parse_math=False)
+            columns_named = [*names, "other"][: counts.shape[1]]
+            axes.set_xticks(range(len(columns_named)), columns_named, rotation=90, fontsize=7, parse_math=False)
         if len(classes) <= NAMED // 2:
             for y, x in zip(*counts.nonzero()):
                 colour = "white" if shares[y, x] > 0.6 else "black"

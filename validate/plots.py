@@ -80,7 +80,7 @@ def plot_localization(found: Localization, path: Path, title: str) -> None:
 def _panels(count: int, title: str, places: int, heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(min(16.0, max(7.0, 0.28 * places + 2)), 2.2 + 2.4 * count), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+    figure.suptitle(title, fontsize=10, x=0.01, ha="left", parse_math=False)  # a path may have a $
     panels = figure.subplots(count, 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)

@@ -135,7 +135,9 @@ def from_bundle(path: Path, checkpoint: Path | None, stage: Callable[[str], None
         return path, None, ""  # beside someone else's manifest.json
     manifest = bundle.manifest
     path = bundle.file() if path.is_dir() else path
-    weights, taken, files = manifest["weights"], manifest["input"], manifest["files"]
+    taken, files = manifest["input"], manifest["files"]
+    text = manifest.get("text", {})
+    weights = text["weights"] if path.name in text.get("files", {}) else manifest["weights"]
     about = f", {'SYNTHETIC weights: ' * weights['synthetic']}{weights['source']}"
     if path.name not in files or not (weights["synthetic"] or checkpoint):
         return path, None, about

@@ -206,6 +206,7 @@ def test_localize_takes_a_text_tower_s_own_reference(run, bundle, text_section, 
     text = json.loads((text_section / "manifest.json").read_text())
     if with_manifest:
         manifest = json.loads((bundle / "manifest.json").read_text()) | {"text": text["text"]}
+        manifest["text"]["weights"]["source"], manifest["weights"]["source"] = "words.pt", "pictures.pt"
         (bundle / "manifest.json").write_text(json.dumps(manifest))
     else:
         (bundle / "manifest.json").write_text(json.dumps(text))
@@ -216,6 +217,10 @@ def test_localize_takes_a_text_tower_s_own_reference(run, bundle, text_section, 
     code, out, err = run("localize", bundle / file.name, "--no-gpu", "--reference", file, "--json")
     assert code == 0, err
     assert json.loads(out)["first"] == {"cpu": None}
+    code, out, err = run("localize", bundle / file.name, "--no-gpu", "--reference", file)
+    assert code == 0, err
+    assert ("words.pt" in out) is with_manifest
+    assert "pictures.pt" not in out
 
 
 def test_localize_takes_the_caller_s_input(run, bundle, tmp_path):

@@ -133,3 +133,10 @@ def test_plot(count, dataset, tmp_path):
     assert path.read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(InputError, match=r"give --save a \.png file"):
         plot_confusion(result, LABELS, tmp_path / "c.txt", "title")
+
+
+def test_a_dollar_in_a_label_is_no_formula(dataset, tmp_path):
+    result = evaluate([Tower("t", "cpu", says(*[0] * 12))], read_dataset(dataset, LABELS), label_set(), 16)
+    labels = [rf"{label} for $\frac$" for label in LABELS]
+    plot_confusion(result, labels, tmp_path / "c.png", r"$\frac$")
+    assert (tmp_path / "c.png").exists()
