@@ -256,7 +256,15 @@ def test_child_killed_from_outside(slow):
     assert run.signal == "SIGKILL"
 
 
-def test_no_child_is_left_after_a_keyboard_interrupt(slow):
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python's own answer to Ctrl-C: what a shell starts with `&` has it ignored, and so has all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_no_child_is_left_after_a_keyboard_interrupt(slow, interruptible):
     interrupter = signal_when_the_child_is_there(lambda child: os.getpid(), signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         run_on_gpu(slow, SLOW_INPUTS)
