@@ -31,7 +31,6 @@ GRAPHS = {
     "published": "published structure",
     "published-fp16": "published structure, fp16",
     "ours-fp32": "ours, fp32",
-    "ours-cpu": "ours, fp32-cpu: in slices",
     "ours-fp16": "ours, fp16",
     "ours-int8": "ours, int8",
 }
@@ -95,7 +94,6 @@ class Workspace:
             "timm": lambda: self.reference,
             "published": lambda: PublishedTower(self.model),
             "ours-fp32": lambda: rewrite(self.model, self.scales),
-            "ours-cpu": lambda: rewrite(self.model, self.scales, sliced=True),
             "kept": lambda: rewrite(self.model, self.scales, keep_norm_weights=True),  # what int8 is made from
         }
         export_tflite(towers[name](), {"image": image}, path)

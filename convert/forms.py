@@ -21,15 +21,14 @@ class Form:
 
 FOLDED = Form("tower")
 KEPT = Form("tower with norm weights kept", {"keep_norm_weights": True})
-SLICED = Form("tower in slices for the CPU", {"sliced": True})
 
-FORMS: Mapping[str, Form] = {"fp16": FOLDED, "int8": KEPT, "fp32": FOLDED, "fp32-cpu": SLICED}
-"""What `--precision` takes -> the form that such a file has. The precision of its weights comes first in the name."""
+FORMS: Mapping[str, Form] = {"fp16": FOLDED, "int8": KEPT, "fp32": FOLDED}
+"""What `--precision` takes -> the form that such a file has."""
 
 
 def by_form(files: Mapping[str, Path]) -> list[tuple[Form, dict[str, Path]]]:
     """`files` (precision -> path) apart, by the form that they are made from."""
-    apart = [(form, {p: path for p, path in files.items() if FORMS[p] is form}) for form in (FOLDED, KEPT, SLICED)]
+    apart = [(form, {p: path for p, path in files.items() if FORMS[p] is form}) for form in (FOLDED, KEPT)]
     return [(form, made) for form, made in apart if made]
 
 
@@ -45,7 +44,7 @@ def write_files(
     The tower is asked for here and let go before its float32 file is quantized: of a large one, that needs the room.
     `inputs` and `outputs` as `export_tflite` takes them.
     """
-    whole = next((path for precision, path in files.items() if precision.startswith("fp32")), None)
+    whole = files.get("fp32")
     source = whole or next(iter(files.values())).with_name("source.tflite")
     stage("converting to float32 .tflite")
     export_tflite(make(), inputs, source, outputs)

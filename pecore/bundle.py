@@ -10,7 +10,7 @@ from typing import Any
 from convert.bundle import MANIFEST
 from pecore.errors import InputError
 
-PREFERRED = {"vision": ("fp16", "fp32", "int8", "fp32-cpu"), "text": ("int8", "fp16", "fp32")}
+PREFERRED = {"vision": ("fp16", "fp32", "int8"), "text": ("int8", "fp16", "fp32")}
 """Weights' precisions, the one taken first where there is a choice first."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from convert.forms import by_form
 from pecore.errors import InputError
 
-BYTES = {"fp32": 4, "fp16": 2, "int8": 1, "fp32-cpu": 4}
+BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 """Of a weight in a file of each precision."""
 
 MEMORY = (1.2e9, 6.0)
@@ -30,7 +30,7 @@ def check_room(parameters: int, precisions: Sequence[str], target: Path) -> None
     """
     place = next(p for p in (target, *target.absolute().parents) if p.exists())
     forms = by_form({p: target for p in precisions})
-    on_the_way = any(not any(p.startswith("fp32") for p in files) for _, files in forms)  # a form's float32 file
+    on_the_way = any("fp32" not in files for _, files in forms)  # a form's float32 file
     disk = parameters * (sum(BYTES[p] for p in set(precisions)) + BYTES["fp32"] * on_the_way)
     free = shutil.disk_usage(place).free
     if free < disk:

@@ -3,10 +3,10 @@
 The wall: `torch.matmul` on rank-4 tensors is lowered by litert-torch to RESHAPE + rank-3 BATCH_MATMUL + RESHAPE, and
 rank-3 BATCH_MATMUL in attention is silently wrong on Adreno GPUs with LiteRT 2.1.6 (LiteRT issues 8619 and 10445).
 
-The way round: a custom op of our own, lowered to one `stablehlo.dot_general` with two batch dimensions, which the
-converter turns into one rank-4 BATCH_MATMUL with adj_x = adj_y = false. A transpose that feeds it directly would be
-folded into adj_y, which delegates have ignored or got wrong (LiteRT issue 6518, pull request 8912): keep one op between
-them, as `attention.py` does.
+The way round: a custom op of our own, which `convert/lowering.py` lowers to one `stablehlo.dot_general` with two batch
+dimensions; the converter turns that into one rank-4 BATCH_MATMUL with adj_x = adj_y = false. A transpose that feeds it
+directly would be folded into adj_y, which delegates have ignored or got wrong (LiteRT issue 6518, pull request 8912):
+keep one op between them, as `attention.py` does.
 
 Exact because: the same products, summed over the same axis.
 """
@@ -33,22 +33,3 @@ class MatMul(nn.Module):
 
     def forward(self, lhs: Tensor, rhs: Tensor) -> Tensor:
         return matmul4d(lhs, rhs)
-
-
-def register_lowering() -> None:
-    """Teach litert-torch to lower `matmul4d`. Call it once before `litert_torch.convert`; calling it again changes
-    nothing."""
-    from litert_converter.mlir import ir
-    from litert_converter.mlir.dialects import stablehlo
-    from litert_torch.backend import lowerings
-
-    @lowerings.lower(torch.ops.pecore.matmul4d.default)
-    def _lower(lctx, lhs: ir.Value, rhs: ir.Value):
-        shape = [*lhs.type.shape[:3], rhs.type.shape[3]]
-        axes = stablehlo.DotDimensionNumbers.get(
-            lhs_batching_dimensions=[0, 1],
-            rhs_batching_dimensions=[0, 1],
-            lhs_contracting_dimensions=[3],
-            rhs_contracting_dimensions=[2],
-        )
-        return stablehlo.dot_general(ir.RankedTensorType.get(shape, lhs.type.element_type), lhs, rhs, axes)

@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import Attention
-from .cpu import slice_block
 from .fold import Affine, after_norm, as_linear, centred, from_linear, norm_affine, scaled
 from .norm import ScaledLayerNorm, UnitNorm
 from .output import FeatureMap, Output
@@ -256,7 +255,6 @@ def rewrite_block(
     scales: Scales,
     dtype: torch.dtype = torch.float32,
     keep_norm_weights: bool = False,
-    sliced: bool = False,
     centre: bool = True,
 ) -> Block:
     """Block `index` of a timm tower -> `Block`. Apart from the rest of the tower, so that a large one can be checked
@@ -268,13 +266,12 @@ def rewrite_block(
     out = as_linear(branch_out(attn.proj, block.gamma_1, scales.stream, centre), dtype)
     fc1 = [as_linear(after_norm(part, block.norm2, keep_norm_weights), dtype) for part in mlp_inputs(mlp)]
     fc2 = as_linear(branch_out(mlp.fc2, block.gamma_2, scales.stream, centre), dtype)
-    rewritten = Block(
+    return Block(
         stream_norm(model, f"{name}.norm1", scales, dtype, keep_norm_weights, centred=centre),
         Attention(attn, block.norm1, rope, out, dtype, keep_norm_weights),
         stream_norm(model, f"{name}.norm2", scales, dtype, keep_norm_weights, centred=centre),
         Mlp(fc1[0], nn.GELU(), fc2) if len(fc1) == 1 else GatedMlp(fc1[0], fc1[1], fc2),
     )
-    return slice_block(rewritten) if sliced else rewritten
 
 
 def mlp_inputs(mlp: Any) -> list[Affine]:
@@ -344,7 +341,6 @@ def rewrite(
     input_range: str = "-1..1",
     dtype: torch.dtype = torch.float32,
     keep_norm_weights: bool = False,
-    sliced: bool = False,
 ) -> Tower:
     """Rewrite a timm `Eva` tower so that ML Drift runs every op of it.
 
@@ -358,8 +354,6 @@ def rewrite(
     weight is small on the channels of massive activations and large on the others, so what it makes spreads evenly over
     a token's 256 steps; without it those few channels take all the steps. fp16 has an exponent and does not care.
 
-    `sliced` is for a float32 file that runs on a CPU (`cpu.py`).
-
     Raises:
         UnsupportedTowerError: a part of the tower that no rewrite covers, by module name.
         ValueError: the output asks for a block that is not there.
@@ -372,7 +366,6 @@ def rewrite(
         input_range=input_range,
         dtype=dtype,
         keep_norm_weights=keep_norm_weights,
-        sliced=sliced,
     )
     (_, stem), *blocks, (_, tower) = parts
     tower.stem, tower.blocks = stem, nn.ModuleList(block for _, block in blocks)
@@ -388,7 +381,6 @@ def rewrite_parts(
     input_range: str = "-1..1",
     dtype: torch.dtype = torch.float32,
     keep_norm_weights: bool = False,
-    sliced: bool = False,
 ) -> Iterator[tuple[str, Any]]:
     """The parts of `rewrite`'s tower in the order in which they run, each made when it is asked for: `stem`, `blocks.0`
     and so on, by their names in it, and last, under "", a `Tower` without stem and blocks, whose `end` is the rest. So
@@ -399,7 +391,7 @@ def rewrite_parts(
     rope, centre = rotation(model, dtype), not output.shows_stream(model)
     yield "stem", Stem(model, scales, input_layout, input_range, dtype, centre)
     for i in range(output.blocks(len(model.blocks))):
-        yield f"blocks.{i}", rewrite_block(model, i, rope, scales, dtype, keep_norm_weights, sliced, centre)
+        yield f"blocks.{i}", rewrite_block(model, i, rope, scales, dtype, keep_norm_weights, centre)
     tail = rewrite_tail(model, scales, output, input_layout == "nhwc", dtype, keep_norm_weights)
     yield "", Tower(nn.Identity(), [], **tail).eval()
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from pecore.errors import InputError
 from validate import parity
-from validate.gates import FOR_CPU, Check, Outcome, beyond, is_batch, is_unit, limits
+from validate.gates import Check, Outcome, beyond, is_batch, is_unit, limits
 
 KINDS = ("cpu", "gpu fp16", "gpu fp32")
 """What a device computes on, and in; the first keys of `gates.THRESHOLDS`."""
@@ -24,14 +24,14 @@ KINDS = ("cpu", "gpu fp16", "gpu fp32")
 
 def thresholds(precision: str, unit: bool = True) -> dict[str, dict[str, float]]:
     """Kind -> figure -> worst value that passes, for a file with weights in `precision` whose (first) output is a unit
-    vector, or is not. A file made for the CPU has `cpu` alone.
+    vector, or is not.
 
     A device is held against PyTorch, where the GPU gate has the same file on the CPU: what the weights' rounding may do
     and what the GPU may do come together.
     """
     rounding = limits("cpu", precision, unit)
     chosen = {"cpu": dict(rounding)}
-    for kind in () if precision.endswith(FOR_CPU) else KINDS[1:]:
+    for kind in KINDS[1:]:
         computing = limits(kind, precision, unit)
         chosen[kind] = {
             "correlation": _together(rounding["cosine"], computing["correlation"]),
@@ -94,9 +94,7 @@ def _judge(gate: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]], refe
         raise InputError(f"the report judges a {subject} that is not this bundle's: run the self-test with this bundle")
     about = {key: told[key] for key in ("kind", "latency_ms") if key in told}
     expected = _images(reference)
-    worst = thresholds(files[subject]["precision"], all(map(is_unit, expected))).get(told["kind"])
-    if worst is None:
-        return Check("device", subject, backend, "skipped", "made for the CPU, not judged on a GPU", about)
+    worst = thresholds(files[subject]["precision"], all(map(is_unit, expected)))[told["kind"]]
     if not told.get("outputs"):  # it did not run
         return Check("device", subject, backend, "failed", gate["detail"], about, worst)
     outputs = [_decode(text, sample, subject) for text, sample in zip(told["outputs"], reference)]

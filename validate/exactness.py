@@ -44,7 +44,7 @@ def max_difference(model: Any, scales: Scales, image: Tensor, output: Output | N
     Args:
         model: timm's tower, any dtype; not touched.
         image: `[B, 3, H, W]` in [-1, 1].
-        scales, output, form (`keep_norm_weights`, `sliced`): as `rewrite` takes them.
+        scales, output, form (`keep_norm_weights`): as `rewrite` takes them.
     """
     output = output or default_output(model)
     if sum(p.numel() for p in model.parameters()) > WHOLE_TOWER_PARAMETERS:

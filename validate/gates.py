@@ -46,9 +46,6 @@ stream, and their norm is not made 1 at the end but rounded with the weights."""
 GPU_PRECISIONS: tuple[Precision, ...] = ("fp16", "fp32")
 """What the GPU gate computes in: the delegate's default, then fp32, which tells rounding from a wrong graph."""
 
-FOR_CPU = "-cpu"
-"""At the end of a precision: of a file that is made for the CPU."""
-
 AT_LEAST = frozenset({"cosine", "correlation", "headroom"})
 
 
@@ -172,11 +169,9 @@ def gpu_gates(
     gpu: str,
     stage: Callable[[str], None],
 ) -> list[Check]:
-    """Gate 4 in each precision that the delegate computes in; `gpu` is `auto`, `require` or `skip`. Files made for the
-    CPU do without."""
-    if gpu == "skip" or precision.endswith(FOR_CPU):
-        why = "made for the CPU" if precision.endswith(FOR_CPU) else "left out on request"
-        return [Check("gpu", path.name, "ML Drift", "skipped", why)]
+    """Gate 4 in each precision that the delegate computes in; `gpu` is `auto`, `require` or `skip`."""
+    if gpu == "skip":
+        return [Check("gpu", path.name, "ML Drift", "skipped", "left out on request")]
     checks: list[Check] = []
     for compute in GPU_PRECISIONS:
         stage(f"running {path.name} on ML Drift in {compute} (a minute or two on a software driver)")
@@ -217,7 +212,6 @@ def run_figures(run: GpuRun) -> dict[str, Any]:
 def limits(kind: str, precision: str, unit: bool = True) -> Mapping[str, float]:
     """The thresholds of a kind of run (`cpu`, `gpu fp16`, `gpu fp32`) for a file with weights in `precision` and an
     output that is a unit vector, or is not."""
-    precision = precision.removesuffix(FOR_CPU)
     return THRESHOLDS[kind, precision] if unit else FEATURES.get((kind, precision), THRESHOLDS[kind, precision])
 
 

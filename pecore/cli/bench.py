@@ -57,7 +57,6 @@ def _measure(
     from pecore.gpu_times import times_on_gpu
     from pecore.graph_facts import facts
     from pecore.pairing import paired, ratio, spread
-    from validate.gates import FOR_CPU
     from validate.parity import compare
 
     count = threads or os.cpu_count() or 1
@@ -69,8 +68,7 @@ def _measure(
         stage(f"{rounds} rounds of {len(runs)} on {count} threads")
         times = paired(runs, rounds)
         about = {name: facts(path) for name, path in files.items()}
-        for_gpu = {name: path for name, path in files.items() if not name.endswith(FOR_CPU)}
-        on_gpu, said = times_on_gpu(for_gpu, image, rounds, stage)
+        on_gpu, said = times_on_gpu(files, image, rounds, stage)
 
     def row(name: str, took: list[float], over: list[float], output: Any) -> dict[str, Any]:
         return {

@@ -36,9 +36,7 @@ def convert(
     tower: Annotated[str, typer.Option(help="vision, or text: token ids to text embedding.")] = "vision",
     precision: Annotated[
         str | None,
-        typer.Option(
-            help="Files to make: fp16, int8, fp32, fp32-cpu (faster there), with commas; of a text tower int8."
-        ),
+        typer.Option(help="Files to make: fp16, int8, fp32, separated by commas; of a text tower int8."),
     ] = None,
     output: Annotated[
         str | None,

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from rewrites.matmul import MatMul, matmul4d, register_lowering
+from convert.lowering import register_lowering
+from rewrites.matmul import MatMul, matmul4d
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
