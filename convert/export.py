@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from convert.lowering import register_lowering
+from pecore.convert.lowering import register_lowering
 
 
 class _Named(nn.Module):

@@ -2,7 +2,7 @@
 
 import torch
 
-import rewrites.matmul  # noqa: F401  (defines the op)
+import pecore.rewrites.matmul  # noqa: F401  (defines the op)
 
 
 def register_lowering() -> None:

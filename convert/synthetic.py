@@ -23,7 +23,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from convert.variants import Variant, tower_shapes
+from pecore.convert.towers import tower_shapes
+from pecore.variants import Variant
 from pecore.errors import InputError
 
 LOGIT_SCALE = 100.0  # what CLIP training clamps it to, and where it usually ends

@@ -295,11 +295,11 @@ def rewrite_tail(
     keep_norm_weights: bool = False,
 ) -> dict[str, Any]:
     """What follows the blocks, as `Tower` takes it."""
-    depth, centre, keep = len(model.blocks), not output.shows_stream(model), keep_norm_weights
+    depth, centre, keep = len(model.blocks), not output.exposes_residual(model), keep_norm_weights
     grid, prefix = model.patch_embed.grid_size, model.num_prefix_tokens
     unnormed = isinstance(model.norm, nn.Identity)
     parts: dict[str, Any] = {"norm": nn.Identity()}
-    if not unnormed and (output.has_head or output.final(depth)):
+    if not unnormed and (output.has_head or output.is_last_block(depth)):
         parts["norm"] = stream_norm(model, "norm", scales, dtype, keep, centred=centre)
     if output.has_head:
         carried = scales.stream if unnormed else 1.0  # by what is pooled
@@ -318,8 +318,8 @@ def rewrite_tail(
         head = scaled(after_norm(from_linear(model.head), before, kept), scales.head if unit else 1.0)
         parts["head"] = Head(as_linear(Affine(head.weight / carried, head.bias), dtype), unit)
     if output.has_features:
-        normed = not unnormed and output.final(depth)
-        parts["layer"] = None if output.final(depth) else output.block(depth)
+        normed = not unnormed and output.is_last_block(depth)
+        parts["layer"] = None if output.is_last_block(depth) else output.block(depth)
         norm = model.norm if normed else None
         parts["features"] = FeatureMap(grid, prefix, norm, scales.stream, keep, channels_last, dtype)
     return parts
@@ -388,7 +388,7 @@ def rewrite_parts(
     check_tower(model)
     output = output or default_output(model)
     check_output(model, output)
-    rope, centre = rotation(model, dtype), not output.shows_stream(model)
+    rope, centre = rotation(model, dtype), not output.exposes_residual(model)
     yield "stem", Stem(model, scales, input_layout, input_range, dtype, centre)
     for i in range(output.blocks(len(model.blocks))):
         yield f"blocks.{i}", rewrite_block(model, i, rope, scales, dtype, keep_norm_weights, centre)

@@ -13,16 +13,16 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from convert import forms
-from convert.checkpoint import load
-from convert.export import export_tflite
-from convert.quantize import quantize
-from convert.synthetic import synthetic_state_dict
-from convert.variants import VARIANTS, Variant, build_tower, find
-from pecore import conversion
-from pecore.preprocess import preprocess
-from rewrites.tower import Scales, rewrite
-from validate import headroom
+from pecore.convert import forms
+from pecore.convert.checkpoint import load
+from pecore.convert.export import export_tflite
+from pecore.convert.quantize import quantize
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.variants import VARIANTS, Variant, build_tower, find
+from pecore.convert import pipeline as conversion
+from pecore.image import preprocess
+from pecore.rewrites.tower import Scales, rewrite
+from pecore.validate import headroom
 
 SHOTS = ("astronaut", "chelsea", "coffee", "rocket")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pecore.errors import InputError
-from validate.graph import Graph, Op, Tensor
+from pecore.validate.graph import Graph, Op, Tensor
 
 VERDICTS = ("refused", "wrong", "crashes", "note")
 BLOCKING = frozenset(VERDICTS) - {"note"}

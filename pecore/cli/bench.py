@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from pecore.cli import app
 from pecore.cli.inputs import JsonOption, ThreadsOption, VerboseOption
 from pecore.cli.options import at_least_one
 from pecore.errors import InputError
-from pecore.screen import show, show_json, working
+from pecore.console import progress, show, show_json
 
 if TYPE_CHECKING:
-    from pecore.contenders import Contender
+    from pecore.convert.baselines import Contender
+
+EXAMPLE = "pecore bench out/pe_core_base_224"
 
 
-@app.command(epilog="Example:  pecore bench out/pe_core_base_224")
 def bench(
     what: Annotated[str, typer.Argument(help="A bundle's folder, or a size (its synthetic weights are converted).")],
     rounds: Annotated[int, typer.Option(callback=at_least_one, help="Paired rounds.")] = 15,
@@ -33,9 +33,9 @@ def bench(
     The others are PyTorch and, with the `bench` extra, ONNX Runtime and OpenVINO. They need the weights: synthetic ones
     are made again, others come from where the bundle had them, or from --checkpoint.
     """
-    with working(verbose) as stage:
-        stage("starting")
-        content = _measure(what, rounds, threads, checkpoint, compile_torch, stage)
+    with progress(verbose) as log:
+        log("starting")
+        content = _measure(what, rounds, threads, checkpoint, compile_torch, log)
     if as_json:
         show_json(content)
     else:
@@ -48,27 +48,27 @@ def _measure(
     threads: int | None,
     checkpoint: Path | None,
     compile_torch: bool,
-    stage: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> dict[str, Any]:
     import os
     from statistics import median
     from tempfile import TemporaryDirectory
 
-    from pecore.gpu_times import times_on_gpu
-    from pecore.graph_facts import facts
-    from pecore.pairing import paired, ratio, spread
-    from validate.parity import compare
+    from pecore.validate.gpu_times import times_on_gpu
+    from pecore.validate.graph_facts import facts
+    from pecore.timing import paired, ratio, spread
+    from pecore.validate.parity import compare
 
     count = threads or os.cpu_count() or 1
     with TemporaryDirectory(prefix="pecore-bench-") as folder:
-        files, reference, layout, notes = _subject(what, checkpoint, Path(folder), stage)
+        files, reference, layout, notes = _subject(what, checkpoint, Path(folder), log)
         photo, image = _inputs(layout)
-        runs, base = _contenders(files, reference, photo, image, count, compile_torch, Path(folder), stage, notes)
+        runs, base = _contenders(files, reference, photo, image, count, compile_torch, Path(folder), log, notes)
         outputs = {name: run() for name, run in runs.items()}
-        stage(f"{rounds} rounds of {len(runs)} on {count} threads")
+        log(f"{rounds} rounds of {len(runs)} on {count} threads")
         times = paired(runs, rounds)
         about = {name: facts(path) for name, path in files.items()}
-        on_gpu, said = times_on_gpu(files, image, rounds, stage)
+        on_gpu, said = times_on_gpu(files, image, rounds, log)
 
     def row(name: str, took: list[float], over: list[float], output: Any) -> dict[str, Any]:
         return {
@@ -87,7 +87,7 @@ def _measure(
 
 
 def _subject(
-    what: str, checkpoint: Path | None, folder: Path, stage: Callable[[str], None]
+    what: str, checkpoint: Path | None, folder: Path, log: Callable[[str], None]
 ) -> tuple[dict[str, Path], Any, dict[str, Any], list[str]]:
     """The files by name, timm's tower L2-normalised (None where its weights can't be had), how an image goes in, and
     what is to be said about it."""
@@ -95,14 +95,14 @@ def _subject(
 
     import torch
 
-    from convert.checkpoint import load
-    from convert.forms import FORMS, by_form, write_files
-    from convert.variants import Variant, build_tower, find
+    from pecore.convert.checkpoint import load
+    from pecore.convert.forms import FORMS, by_form, write_files
+    from pecore.variants import Variant, build_tower, find
     from pecore.bundle import open_bundle
-    from pecore.bundle_weights import weights_of
-    from pecore.room import check_room
-    from rewrites.tower import rewrite
-    from validate.originals import Untouched
+    from pecore.convert.bundle_weights import weights_of
+    from pecore.convert.resources import check_resources
+    from pecore.rewrites.tower import rewrite
+    from pecore.validate.ablation_variants import Untouched
 
     if Path(what).is_dir():
         bundle = open_bundle(what)
@@ -111,7 +111,7 @@ def _subject(
         files = {f"LiteRT {precision}": path for precision, path in bundle.files().items()}
         variant, given = Variant(**bundle.manifest["variant"]), bundle.manifest["input"]
         layout = {"layout": given["layout"].lower(), "range": given["range"], "side": variant.image_size}
-        stage("loading weights")
+        log("loading weights")
         try:
             weights = weights_of(bundle, checkpoint)
         except InputError as error:
@@ -124,14 +124,14 @@ def _subject(
         raise InputError(f"{what} is neither a bundle's folder nor a size ({error})") from error
     if not variant.embedding_dim:
         raise InputError(f"{what} gives no embedding: bench compares core towers alone")
-    check_room(variant.parameters, tuple(FORMS), folder)
-    stage(f"{variant.size}: loading weights")
+    check_resources(variant.parameters, tuple(FORMS), folder)
+    log(f"{variant.size}: loading weights")
     weights = load(variant, checkpoint or "synthetic")
     model = build_tower(variant, weights.state_dict)
     image = {"image": torch.zeros(1, 3, variant.image_size, variant.image_size)}
     files = {precision: folder / f"{precision}.tflite" for precision in FORMS}
     for form, made in by_form(files):
-        write_files(partial(rewrite, model, **form.options), image, made, ("embedding",), stage)
+        write_files(partial(rewrite, model, **form.options), image, made, ("embedding",), log)
     layout = {"layout": "nchw", "range": "-1..1", "side": variant.image_size}
     notes = ["Synthetic weights."] * (weights.kind == "synthetic")
     named = {f"LiteRT {precision}": path for precision, path in files.items()}
@@ -140,8 +140,8 @@ def _subject(
 
 def _inputs(layout: dict[str, Any]) -> tuple[Any, Any]:
     """A photograph as timm's tower takes it, and as the files do."""
-    from pecore.preprocess import preprocess
-    from validate.photographs import photographs
+    from pecore.image import preprocess
+    from pecore.validate.photographs import photographs
 
     photo = next(iter(photographs()))[1]
     own = preprocess(photo, layout["side"], layout=layout["layout"], value_range=layout["range"])
@@ -156,36 +156,36 @@ def _contenders(
     threads: int,
     compile_torch: bool,
     folder: Path,
-    stage: Callable[[str], None],
+    log: Callable[[str], None],
     notes: list[str],
 ) -> tuple[dict[str, "Contender"], str]:
     """Everything that can run here, by name, and which of them the ratios are to: PyTorch, or the first file. `image`
     is timm's tower's, `own` the files'."""
     import torch
 
-    from pecore import contenders
+    from pecore.convert import baselines as contenders
 
     runs: dict[str, contenders.Contender] = {}
     if reference is not None:
         runs["PyTorch"] = contenders.eager(reference, image, threads)
         if compile_torch:
-            stage("compiling with torch.compile")
+            log("compiling with torch.compile")
             runs["torch.compile"] = contenders.compiled(reference, image, threads)
     for name, path in files.items():
-        stage(f"loading {name}")
+        log(f"loading {name}")
         runs[name] = contenders.litert(path, own, threads)
     missing = contenders.missing()
     exported = reference is not None and not {"onnx", "onnxscript"} & set(missing)
     if exported and len(missing) < 2:
-        stage("exporting to ONNX")
+        log("exporting to ONNX")
         contenders.export_onnx(reference, torch.from_numpy(image), folder / "timm.onnx")
         if "onnxruntime" not in missing:
-            stage("loading ONNX Runtime")
+            log("loading ONNX Runtime")
             contenders.quantize_onnx(folder / "timm.onnx", folder / "timm_int8.onnx")
             runs["ONNX Runtime fp32"] = contenders.onnx_runtime(folder / "timm.onnx", image, threads)
             runs["ONNX Runtime int8"] = contenders.onnx_runtime(folder / "timm_int8.onnx", image, threads)
         if "openvino" not in missing:
-            stage("loading OpenVINO")
+            log("loading OpenVINO")
             runs["OpenVINO fp32"] = contenders.openvino(folder / "timm.onnx", image, threads)
     if missing and reference is not None:
         notes.append(f"Not installed: {', '.join(missing)}; `pip install 'pecore-litert[bench]'` adds what is missing.")

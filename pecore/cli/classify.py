@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from pecore.cli import app
 from pecore.cli.inputs import (
     BackendOption,
     BundleOption,
@@ -21,15 +20,16 @@ from pecore.cli.inputs import (
     open_encoder,
 )
 from pecore.cli.options import at_least_one, writes
-from pecore.screen import show, show_json, working
+from pecore.console import progress, show, show_json
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from pecore.encoder import Prediction
 
+EXAMPLE = "pecore classify photo.jpg --bundle out/pe_core_base_224"
 
-@app.command(epilog="Example:  pecore classify photo.jpg --bundle out/pe_core_base_224")
+
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
     top: Annotated[int, typer.Option(callback=at_least_one, help="Labels to show for each image.")] = 5,
@@ -46,8 +46,8 @@ def classify(
     verbose: VerboseOption = False,
 ) -> None:
     """Say which of the bundle's labels an image shows (exit code 1 if one of several images was skipped)."""
-    from pecore.contact_sheet import Line, Section, Tile, contact_sheet, save_picture
-    from pecore.image_files import find_images
+    from pecore.pictures import Line, Section, Tile, contact_sheet, save_picture
+    from pecore.image import find_images
 
     paths = find_images(images)
     encoder = open_encoder(bundle, backend, precision, verbose, threads=threads, labels=labels)
@@ -59,7 +59,7 @@ def classify(
         found[path] = encoder.classify(image, top)
 
     if len(paths) == 1:
-        with working(verbose):
+        with progress(verbose):
             found[paths[0]] = encoder.classify(paths[0], top)
     else:
         skipped = each_image("classifying", paths, classify_one, verbose)

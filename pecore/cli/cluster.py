@@ -6,16 +6,16 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pecore.cli import app
 from pecore.cli.inputs import JsonOption, VerboseOption
 from pecore.cli.options import writes
-from pecore.screen import show, show_json, working
+from pecore.console import progress, show, show_json
+
+EXAMPLE = "pecore cluster pictures.npz --k 10 --save sheet.png"
 
 SHOWN = 3
 """Images named for each cluster in the table."""
 
 
-@app.command(epilog="Example:  pecore cluster pictures.npz --k 10 --save sheet.png")
 def cluster(
     index: Annotated[Path, typer.Argument(help="Index that `pecore embed` wrote.")],
     k: Annotated[int, typer.Option("--k", help="Clusters to make.")] = 10,
@@ -28,13 +28,13 @@ def cluster(
     verbose: VerboseOption = False,
 ) -> None:
     """Group an index's images by what they show, with k-means."""
-    from pecore.contact_sheet import Line, Section, Tile, contact_sheet, save_picture
+    from pecore.pictures import Line, Section, Tile, contact_sheet, save_picture
     from pecore.index import read_index
 
     opened = read_index(index)
-    with working(verbose) as stage:
-        stage(f"clustering {len(opened)} images")
-        from pecore.clustering import cluster as run
+    with progress(verbose) as log:
+        log(f"clustering {len(opened)} images")
+        from pecore.cluster import cluster as run
 
         clusters = run(opened.embeddings, k, seed)
     names = [[opened.paths[row] for row in c.rows] for c in clusters]
@@ -54,8 +54,8 @@ def cluster(
             out.add_row(str(number), str(len(paths)), f"{c.cosines.mean():.3f}", typical)
         show(out)
     if save:
-        with working(verbose) as stage:
-            stage("drawing")
+        with progress(verbose) as log:
+            log("drawing")
             sections = [
                 Section(
                     f"{number}: {len(paths)} images",

@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pecore.cli import app
 from pecore.cli.inputs import (
     BackendOption,
     BundleOption,
@@ -19,10 +18,11 @@ from pecore.cli.inputs import (
     open_encoder,
 )
 from pecore.errors import InputError
-from pecore.screen import show, show_json, working
+from pecore.console import progress, show, show_json
+
+EXAMPLE = 'pecore compare photo.jpg "a photo of a cat" "a photo of a dog"'
 
 
-@app.command(epilog='Example:  pecore compare photo.jpg "a photo of a cat" "a photo of a dog"')
 def compare(
     subject: Annotated[str, typer.Argument(help="An image file, or a text.")],
     prompts: Annotated[list[str], typer.Argument(help="Texts, or image files.")],
@@ -45,8 +45,8 @@ def compare(
         raise InputError(f"{image} is an image and {text!r} is a text; compare with one kind at a time")
     prompts_are = next(iter(kinds.values()))
     encoder = open_encoder(bundle, backend, precision, verbose, threads=threads, text_checkpoint=text_checkpoint)
-    with working(verbose) as stage:
-        stage("comparing")
+    with progress(verbose) as log:
+        log("comparing")
         cosines = encoder.compare(subject, prompts, subject_is, prompts_are)  # type: ignore[arg-type]
     rows = list(zip(prompts, cosines))
     if as_json:

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from pecore.cli import app
 from pecore.cli.options import weights_source
 from pecore.errors import InputError
-from pecore.screen import show, show_json, working
+from pecore.console import progress, show, show_json
 
 if TYPE_CHECKING:
-    from convert.variants import Variant
+    from pecore.variants import Variant
+
+EXAMPLE = "pecore convert --size B16 --weights synthetic --precision fp16,int8"
 
 
-@app.command(epilog="Example:  pecore convert --size B16 --weights synthetic --precision fp16,int8")
 def convert(
     size: Annotated[str | None, typer.Option(help="A core tower: T16, S16, B16, L14 or G14.")] = None,
     variant_name: Annotated[
@@ -68,13 +68,13 @@ def convert(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")] = False,
 ) -> None:
     """Convert a tower to .tflite, run every gate, and write the bundle (a text tower joins the vision tower's)."""
-    with working(verbose) as stage:
-        stage("starting")
-        from convert import checkpoint as checkpoints
-        from pecore.conversion import Options, bundle_name
-        from pecore.conversion import convert as run
-        from validate.report import table
-        from validate.rules import runtimes
+    with progress(verbose) as log:
+        log("starting")
+        from pecore.convert import checkpoint as checkpoints
+        from pecore.convert.pipeline import Options, bundle_name
+        from pecore.convert.pipeline import convert as run
+        from pecore.validate.report import table
+        from pecore.validate.rules import runtimes
 
         if tower not in ("vision", "text"):
             raise InputError(f"unknown tower {tower!r}: choose vision or text")
@@ -97,13 +97,13 @@ def convert(
             "runtime": runtime or runtimes()[-1],
         }
         source = weights_source(weights, checkpoint)
-        stage("loading weights")
+        log("loading weights")
         if text:
-            from convert.text_tower import load_text
-            from pecore.text_conversion import TextOptions, convert_text
+            from pecore.convert.text_tower import load_text
+            from pecore.convert.text_pipeline import TextOptions, convert_text
 
             loaded_text = load_text(variant, source, seed=seed)
-            result = convert_text(variant, loaded_text, out / variant.artefact, TextOptions(**common), stage)
+            result = convert_text(variant, loaded_text, out / variant.artefact, TextOptions(**common), log)
         else:
             options = Options(
                 output=output,
@@ -116,7 +116,7 @@ def convert(
             )
             target = out / bundle_name(variant, options)
             loaded = checkpoints.load(variant, source, seed=seed, amplitude=synthetic_amplitude)
-            result = run(variant, loaded, target, options, stage)
+            result = run(variant, loaded, target, options, log)
     if as_json:
         show_json(result.report)
     else:
@@ -130,8 +130,8 @@ def choose_variant(
 ) -> "Variant":
     """The variant that one of `--size`, `--variant` and `--timm-model` names, for images of `image_size`; with
     `--timm-model`, with the head that the checkpoint has."""
-    from convert.checkpoint import head_size
-    from convert.variants import find, find_timm, resized
+    from pecore.convert.checkpoint import head_size
+    from pecore.variants import find, find_timm, resized
 
     given = [value for value in (size, name, timm_model) if value is not None]
     if len(given) != 1:

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from pecore.cli import app
 from pecore.cli.inputs import (
     BackendOption,
     BundleOption,
@@ -16,10 +15,11 @@ from pecore.cli.inputs import (
     counting,
     open_encoder,
 )
-from pecore.screen import show, show_json
+from pecore.console import show, show_json
+
+EXAMPLE = "pecore embed ~/Pictures --out pictures.npz"
 
 
-@app.command(epilog="Example:  pecore embed ~/Pictures --out pictures.npz")
 def embed(
     images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
     out: Annotated[Path, typer.Option(help="Index to write, an .npz file; one that is there is brought up to date.")],
@@ -34,7 +34,7 @@ def embed(
 
     Stopped work goes on when the command is run again, and unchanged images are not embedded twice.
     """
-    from pecore.image_files import find_images
+    from pecore.image import find_images
     from pecore.indexing import build_index
 
     paths = find_images(images)

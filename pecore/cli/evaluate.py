@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from pecore.cli import app
 from pecore.cli.inputs import (
     BundleOption,
     JsonOption,
@@ -18,10 +17,11 @@ from pecore.cli.inputs import (
     keep_quiet_at_exit,
 )
 from pecore.cli.options import writes
-from pecore.screen import readable, show, show_json, working
+from pecore.console import progress, show, show_json
+
+EXAMPLE = "pecore evaluate --dataset imagenet/val --limit 1000 --save confusion.png"
 
 
-@app.command(epilog="Example:  pecore evaluate --dataset imagenet/val --limit 1000 --save confusion.png")
 def evaluate(
     dataset: Annotated[Path, typer.Option(help="Folder with a folder of images for each class (ImageFolder).")],
     bundle: BundleOption = None,
@@ -39,11 +39,11 @@ def evaluate(
     verbose: VerboseOption = False,
 ) -> None:
     """Zero-shot top-1 and top-5 of a bundle's files beside PyTorch's (exit code 1 if an image was skipped)."""
-    with working(verbose) as stage:
-        stage("loading the towers")
+    with progress(verbose) as log:
+        log("loading the towers")
         from pecore.encoder import PerceptionEncoder
-        from pecore.evaluation import Tower, read_dataset, torch_tower
-        from pecore.evaluation import evaluate as run
+        from pecore.evaluate import Tower, read_dataset, torch_tower
+        from pecore.evaluate import evaluate as run
 
         found = find_bundle(bundle)
         wanted = [p.strip() for p in precision.split(",") if p.strip()] or list(found.files())

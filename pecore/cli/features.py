@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pecore.cli import app
 from pecore.cli.inputs import (
     BackendOption,
     BundleOption,
@@ -19,13 +18,14 @@ from pecore.cli.inputs import (
 )
 from pecore.cli.options import writes
 from pecore.errors import InputError
-from pecore.screen import show, show_json
+from pecore.console import show, show_json
 
 if TYPE_CHECKING:
     from PIL import Image
 
+EXAMPLE = "pecore features photo.jpg --bundle out/pe_spatial_base_512 --save pca.png"
 
-@app.command(epilog="Example:  pecore features photo.jpg --bundle out/pe_spatial_base_512 --save pca.png")
+
 def features(
     images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
     save: Annotated[
@@ -49,11 +49,11 @@ def features(
     skipped)."""
     import numpy as np
 
-    from pecore.contact_sheet import save_picture
+    from pecore.pictures import save_picture
     from pecore.feature_maps import sheet
-    from pecore.image_files import find_images
+    from pecore.image import find_images
     from pecore.index import whole_file
-    from pecore.preprocess import load_image
+    from pecore.image import load_image
 
     if not (save or out):
         raise InputError("nothing to do with the features: add --save pca.png, or --out features.npz")

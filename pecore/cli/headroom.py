@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from pecore.cli import app
 from pecore.cli.options import weights_source, writes
 from pecore.errors import InputError
-from pecore.screen import readable, show, show_json, working
+from pecore.console import progress, show, show_json
 
 if TYPE_CHECKING:
-    from rewrites.tower import Scales
-    from validate.headroom import Reduction
-    from validate.subnormal import Subnormals
+    from pecore.rewrites.tower import Scales
+    from pecore.validate.headroom import Reduction
+    from pecore.validate.subnormal import Subnormals
+
+EXAMPLE = "pecore headroom --size B16 --weights synthetic --save headroom.png"
 
 
-@app.command(epilog="Example:  pecore headroom --size B16 --weights synthetic --save headroom.png")
 def headroom(
     size: Annotated[str | None, typer.Option(help="T16, S16, B16, L14 or G14.")] = None,
     timm_model: Annotated[
@@ -43,18 +43,18 @@ def headroom(
     suffice)."""
     if (size is None) == (timm_model is None):
         raise InputError("give one of --size and --timm-model, as in pecore headroom --size B16")
-    with working(verbose) as stage:
-        stage("loading weights")
+    with progress(verbose) as log:
+        log("loading weights")
         import torch
 
-        from convert import checkpoint as checkpoints
-        from convert.variants import build_tower, find
-        from pecore.preprocess import preprocess
-        from rewrites.tower import rewrite
-        from validate import headroom as reductions_of
-        from validate.photographs import photographs
-        from validate.plots import plot_headroom
-        from validate.subnormal import subnormal_weights
+        from pecore.convert import checkpoint as checkpoints
+        from pecore.variants import build_tower, find
+        from pecore.image import preprocess
+        from pecore.rewrites.tower import rewrite
+        from pecore.validate import headroom as reductions_of
+        from pecore.validate.photographs import photographs
+        from pecore.validate.plots import plot_headroom
+        from pecore.validate.subnormal import subnormal_weights
 
         if size is not None:
             variant = find(size)
@@ -68,7 +68,7 @@ def headroom(
         side = model.patch_embed.img_size[0]
         mean, std = (torch.tensor(model.pretrained_cfg[k]).reshape(3, 1, 1) for k in ("mean", "std"))
         pixels = [torch.from_numpy(preprocess(image, side, value_range="0..1")) for _, image in photographs(images)]
-        stage(f"measuring {len(pixels)} photographs")
+        log(f"measuring {len(pixels)} photographs")
         scales, reductions = reductions_of.fit_scales(model, [(p - mean) / std for p in pixels])
         by_default = reductions_of.least(reductions_of.rescaled(reductions, replace(scales, gains={})))
         subnormals = subnormal_weights(rewrite(model, scales))
@@ -96,8 +96,8 @@ def headroom(
             _verdict(by_default, tightest, scales, reductions_of.ENOUGH),
         )
     if save:
-        with working(verbose) as stage:
-            stage("drawing")
+        with progress(verbose) as log:
+            log("drawing")
             plot_headroom(reductions, scales, save, readable(title))
     raise typer.Exit(0 if enough else 1)
 
@@ -111,8 +111,8 @@ def timm_tower(name: str, checkpoint: Path | None) -> Any:
     """A timm model by name, refused before its weights are fetched where no rewrite covers it."""
     import timm
 
-    from convert.checkpoint import read_tensors
-    from rewrites.tower import UnsupportedTowerError, check_block, check_tower
+    from pecore.convert.checkpoint import read_tensors
+    from pecore.rewrites.tower import UnsupportedTowerError, check_block, check_tower
 
     try:
         model: Any = timm.create_model(name, pretrained=False)

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pecore.cli.options import at_least_one
 from pecore.errors import InputError
-from pecore.screen import console, working
+from pecore.console import counting, progress
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -70,8 +70,8 @@ def open_encoder(
     **more: Any,
 ) -> "PerceptionEncoder":
     """The encoder that the options ask for, with the libraries' chatter kept from the screen."""
-    with working(verbose) as stage:
-        stage("loading the model")
+    with progress(verbose) as log:
+        log("loading the model")
         from pecore.encoder import PerceptionEncoder
 
         encoder = PerceptionEncoder(find_bundle(bundle), backend=backend, precision=precision, **more)  # type: ignore[arg-type]
@@ -85,7 +85,7 @@ def modality_of(argument: str, forced: str | None, option: str) -> str:
     Raises:
         InputError: another kind, or what looks like an image's name but is not there.
     """
-    from pecore.image_files import image_suffixes
+    from pecore.image import image_suffixes
 
     if forced not in (None, "image", "text"):
         raise InputError(f"{option} is image or text, not {forced!r}")
@@ -141,7 +141,7 @@ def each_image(
 ) -> list[tuple[Path, str]]:
     """Load every image and `use` it, with progress; those that can't be read, and why, are skipped and returned. What
     `use` raises is no reason to skip."""
-    from pecore.preprocess import load_image
+    from pecore.image import load_image
 
     skipped = []
     with counting(what, len(paths), verbose) as progress:

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pecore.cli import app
-from pecore.screen import show, show_json
+from pecore.console import show, show_json
+
+EXAMPLE = "pecore inspect out/pe_core_base_224/pe_core_base_224_fp16.tflite"
 
 
-@app.command(epilog="Example:  pecore inspect out/pe_core_base_224/pe_core_base_224_fp16.tflite")
 def inspect(
     file: Annotated[Path, typer.Argument(help="Any .tflite.")],
     runtime: Annotated[str | None, typer.Option(help="LiteRT version whose rules apply; the newest known.")] = None,
@@ -18,8 +18,8 @@ def inspect(
 ) -> None:
     """Show a .tflite's ops, ranks and sizes, and what ML Drift refuses or gets wrong in it (exit code 1 if
     anything)."""
-    from validate.graph import constant_bytes, macs, max_rank, op_counts, read_graph
-    from validate.rules import BLOCKING, check, runtimes
+    from pecore.validate.graph import constant_bytes, macs, max_rank, op_counts, read_graph
+    from pecore.validate.rules import BLOCKING, check, runtimes
 
     runtime = runtime or runtimes()[-1]
     graph = read_graph(file)

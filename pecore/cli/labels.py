@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pecore.cli import app
 from pecore.cli.options import weights_source
-from pecore.screen import show, show_json, working
+from pecore.console import progress, show, show_json
+
+EXAMPLE = "pecore labels --size B16 --labels imagenet --out out/pe_core_base_224"
 
 
-@app.command(epilog="Example:  pecore labels --size B16 --labels imagenet --out out/pe_core_base_224")
 def labels(
     size: Annotated[str, typer.Option(help="T16, S16, B16, L14 or G14.")],
     labels: Annotated[str, typer.Option(help="A UTF-8 file with one label a line, or imagenet.")],
@@ -32,18 +32,18 @@ def labels(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")] = False,
 ) -> None:
     """Embed labels with the text tower and put them into a bundle."""
-    with working(verbose) as stage:
-        stage("starting")
-        from convert.labels import read_labels, read_templates, write_labels
-        from convert.text_tower import load_text
-        from convert.variants import find
+    with progress(verbose) as log:
+        log("starting")
+        from pecore.convert.label_embeddings import read_labels, read_templates, write_labels
+        from pecore.convert.text_tower import load_text
+        from pecore.variants import find
 
         variant = find(size)
         folder = out or Path("out") / variant.artefact
         names, prompts = read_labels(labels), read_templates(templates)
-        stage("loading weights")
+        log("loading weights")
         loaded = load_text(variant, weights_source(weights, checkpoint), seed=seed)
-        made = write_labels(folder, variant, loaded, names, prompts, stage, names=(labels, templates))
+        made = write_labels(folder, variant, loaded, names, prompts, log, names=(labels, templates))
     if as_json:
         show_json(made)
         return

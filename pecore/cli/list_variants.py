@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from pecore.cli import app
-from pecore.screen import show, show_json
+from pecore.console import show, show_json
 
 if TYPE_CHECKING:
-    from convert.variants import Variant
+    from pecore.variants import Variant
+
+EXAMPLE = "pecore list --json"
 
 BYTES = {"fp16": 2, "int8": 1}
 """Of a weight."""
@@ -23,10 +24,9 @@ LEGEND = (
 )
 
 
-@app.command("list", epilog="Example:  pecore list --json")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False) -> None:
     """The variants that convert, and which gates have been run on them (docs/family.md)."""
-    from convert.variants import VARIANTS
+    from pecore.variants import VARIANTS
 
     measured = json.loads(files("pecore").joinpath("family.json").read_text(encoding="utf-8"))
     facts = [about(v, measured["rows"].get(v.name), measured.get("whole", {}).get(v.name)) for v in VARIANTS]

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pecore.cli import app
 from pecore.cli.inputs import (
     BackendOption,
     BundleOption,
@@ -19,10 +18,11 @@ from pecore.cli.inputs import (
     open_encoder,
 )
 from pecore.cli.options import at_least_one, writes
-from pecore.screen import show, show_json, working
+from pecore.console import progress, show, show_json
+
+EXAMPLE = 'pecore search pictures.npz "a dog on a beach" --save found.png'
 
 
-@app.command(epilog='Example:  pecore search pictures.npz "a dog on a beach" --save found.png')
 def search(
     index: Annotated[Path, typer.Argument(help="Index that `pecore embed` wrote.")],
     query: Annotated[str, typer.Argument(help="A text, or an image file.")],
@@ -40,7 +40,7 @@ def search(
 ) -> None:
     """Find the images nearest to a text or an image: exact, over the whole index."""
     from pecore.bundle import check_same_space
-    from pecore.contact_sheet import Line, Section, Tile, contact_sheet, save_picture
+    from pecore.pictures import Line, Section, Tile, contact_sheet, save_picture
     from pecore.index import read_index, top_k
 
     kind = modality_of(query, query_type, "--query-type")
@@ -50,10 +50,10 @@ def search(
         bundle = made_with
     encoder = open_encoder(bundle, backend, None, verbose, threads=threads, text_checkpoint=text_checkpoint)
     check_same_space(opened.about["space"], encoder.bundle, str(index))
-    with working(verbose) as stage:
-        stage("embedding the query")
+    with progress(verbose) as log:
+        log("embedding the query")
         embedding = encoder.embed_image(query) if kind == "image" else encoder.embed_text(query)
-        stage(f"searching {len(opened)} images")
+        log(f"searching {len(opened)} images")
         rows, cosines = top_k(embedding, opened.embeddings, top)
     found = [(opened.paths[row], float(cosine)) for row, cosine in zip(rows[0], cosines[0])]
     if as_json:

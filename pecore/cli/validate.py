@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from pecore.cli import app
-from pecore.screen import show, show_json, working
+from pecore.console import progress, show, show_json
+
+EXAMPLE = "pecore validate out/pe_core_base_224"
 
 
-@app.command(epilog="Example:  pecore validate out/pe_core_base_224")
 def validate(
     path: Annotated[Path, typer.Argument(help="A bundle's folder, or any .tflite.")],
     reference: Annotated[
@@ -28,13 +28,13 @@ def validate(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")] = False,
 ) -> None:
     """Run the gates on what exists: a bundle, or a .tflite of your own (exit code 1 if one fails)."""
-    with working(verbose) as stage:
-        stage("starting")
-        from pecore.validation import Options, judge_device
-        from pecore.validation import validate as run
-        from validate.report import as_json as report
-        from validate.report import failed, table
-        from validate.rules import runtimes
+    with progress(verbose) as log:
+        log("starting")
+        from pecore.validate.bundle import Options, judge_device
+        from pecore.validate.bundle import validate as run
+        from pecore.validate.report import as_json as report
+        from pecore.validate.report import failed, table
+        from pecore.validate.rules import runtimes
 
         options = Options(
             runtime=runtime or runtimes()[-1],
@@ -42,7 +42,7 @@ def validate(
             reference=reference,
             checkpoint=checkpoint,
         )
-        checks = judge_device(path, device_report) if device_report else run(path, options, stage)
+        checks = judge_device(path, device_report) if device_report else run(path, options, log)
     if as_json:
         show_json(report(checks, name=path.name, runtime_rules=options.runtime))
     else:

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from convert.checkpoint import CLIP_FILE, VISION_FILE, fetch, head_size, load, read_tensors
-from convert.synthetic import synthetic_state_dict
-from convert.variants import build_tower, find, resized
+from pecore.convert.checkpoint import CLIP_FILE, VISION_FILE, fetch, head_size, load, read_tensors
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.variants import build_tower, find, resized
 from pecore.errors import InputError
 
 T16 = find("T16")
@@ -180,8 +180,8 @@ def test_offline_takes_the_cache_or_says_what_to_do(tmp_path: Path) -> None:
     (repo / "snapshots" / "c0ffee").mkdir(parents=True)
     save_file(synthetic_state_dict(T16), repo / "snapshots" / "c0ffee" / VISION_FILE)
     script = """
-from convert.checkpoint import load
-from convert.variants import find
+from pecore.convert.checkpoint import load
+from pecore.variants import find
 from pecore.errors import InputError
 print(load(find("T16")).source)
 try:

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from convert import bundle
-from convert.parts import carry_over
+from pecore.convert import staging as bundle
+from pecore.convert.parts import carry_over
 
 SYNTHETIC = {"kind": "synthetic", "synthetic": True, "seed": 0, "source": "synthetic, seed 0", "fingerprint": None}
 

@@ -19,7 +19,7 @@ from skimage.transform import resize
 
 from pecore.errors import InputError
 from pecore.runtime import open_model
-from validate.gpu import Adapter, RefusedOp, Verdict, run_on_gpu
+from pecore.validate.gpu import Adapter, RefusedOp, Verdict, run_on_gpu
 
 pytestmark = pytest.mark.gpu
 

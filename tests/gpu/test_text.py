@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from convert.text_tower import load_text, text_config
-from convert.variants import find
-from pecore.text_conversion import TextOptions, convert_text
+from pecore.convert.text_tower import load_text, text_config
+from pecore.variants import find
+from pecore.convert.text_pipeline import TextOptions, convert_text
 
 pytestmark = pytest.mark.gpu
 

@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from convert.checkpoint import load
-from convert.labels import write_labels
-from convert.text_tower import TextConfig, load_text, text_config
-from convert.variants import Variant, find
-from pecore import conversion
+from pecore.convert.checkpoint import load
+from pecore.convert.label_embeddings import write_labels
+from pecore.convert.text_tower import TextConfig, load_text, text_config
+from pecore.variants import Variant, find
+from pecore.convert import pipeline as conversion
 from pecore.encoder import PerceptionEncoder
-from pecore.text_conversion import TextOptions, convert_text
+from pecore.convert.text_pipeline import TextOptions, convert_text
 
 TINY = replace(find("T16"), depth=1, image_size=64)
 LABELS = ["cat", "dog", "rocket", "astronaut", "cup of coffee", "red panda"]

@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from convert.checkpoint import load
-from convert.variants import Variant, build_tower
-from pecore import contenders, gpu_times
+from pecore.convert.checkpoint import load
+from pecore.variants import Variant, build_tower
+from pecore.convert import baselines as contenders
+from pecore.validate import gpu_times
 from pecore.cli import main
 from pecore.errors import InputError
-from pecore.graph_facts import facts
-from pecore.preprocess import preprocess
+from pecore.validate.graph_facts import facts
+from pecore.image import preprocess
 from pecore.runtime import open_model
-from validate.gpu import Adapter, GpuRun, Verdict
-from validate.graph import read_graph
-from validate.originals import Untouched
-from validate.parity import compare
+from pecore.validate.gpu import Adapter, GpuRun, Verdict
+from pecore.validate.graph import read_graph
+from pecore.validate.ablation_variants import Untouched
+from pecore.validate.parity import compare
 
 
 @pytest.fixture

@@ -294,7 +294,7 @@ def test_help_shows_an_example(verb, run):
 
 
 def test_a_sheet_survives_what_it_can_t_draw(tmp_path):
-    from pecore.contact_sheet import Line, Section, Tile, contact_sheet
+    from pecore.pictures import Line, Section, Tile, contact_sheet
 
     tiles = [Tile(Path("gone.jpg"), [Line("x" * 200, 0.5)]), Tile(None, [Line("", 0)], "a text")]
     sheet = contact_sheet([Section("heading", tiles), Section("nothing here", [])])

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from convert.text_tower import text_config
-from convert.variants import find
+from pecore.convert.text_tower import text_config
+from pecore.variants import find
 from pecore.cli import main
 from pecore.labels import read_labels
 

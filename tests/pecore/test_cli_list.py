@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from convert.variants import VARIANTS
+from pecore.variants import VARIANTS
 from pecore.cli import main
 
 

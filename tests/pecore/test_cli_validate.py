@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from pecore.cli import main
-from pecore.validation import Options, validate
-from validate import gates
-from validate.gates import Check
+from pecore.validate.bundle import Options, validate
+from pecore.validate import gates
+from pecore.validate.gates import Check
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from convert.checkpoint import load
-from convert.labels import write_labels
-from convert.text_tower import build_text_tower, load_text, tokenizer
-from convert.variants import build_tower
+from pecore.convert.checkpoint import load
+from pecore.convert.label_embeddings import write_labels
+from pecore.convert.text_tower import build_text_tower, load_text, tokenizer
+from pecore.variants import build_tower
 from pecore.bundle import check_same_space, only_bundle, open_bundle
 from pecore.encoder import PerceptionEncoder, rank
 from pecore.errors import GateError, InputError
 from pecore.labels import LabelSet
-from pecore.preprocess import preprocess
+from pecore.image import preprocess
 from pecore.runtime import open_model
 
 TEXTS = ["a cat", "two dogs on a beach", "", "lots of words " * 30]

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convert.bundle import sha256
-from convert.labels import write_labels
-from convert.text_tower import load_text, text_config
-from convert.variants import find
+from pecore.convert.staging import sha256
+from pecore.convert.label_embeddings import write_labels
+from pecore.convert.text_tower import load_text, text_config
+from pecore.variants import find
 from pecore.errors import InputError
 from pecore.labels import read_labels
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from convert.export import export_tflite
-from convert.synthetic import synthetic_state_dict
-from convert.variants import build_tower
-from pecore.preprocess import preprocess
-from rewrites.cpu import SlicedLinear, SlicedMlp
-from rewrites.tower import rewrite
-from validate.graph import read_graph
-from validate.rules import check
+from pecore.convert.export import export_tflite
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.variants import build_tower
+from pecore.image import preprocess
+from pecore.rewrites.cpu import SlicedLinear, SlicedMlp
+from pecore.rewrites.tower import rewrite
+from pecore.validate.graph import read_graph
+from pecore.validate.rules import check
 
 
 @pytest.mark.parametrize("size", ["T16", "B16", "G14"])

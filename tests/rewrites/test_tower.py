@@ -11,10 +11,10 @@ from timm.layers import AttentionPoolLatent
 from timm.models.eva import Eva
 from torch import nn
 
-from pecore.preprocess import preprocess
-from rewrites.norm import ScaledLayerNorm
-from rewrites.tower import Scales, Stem, UnsupportedTowerError, rewrite
-from validate.exactness import max_difference
+from pecore.image import preprocess
+from pecore.rewrites.norm import ScaledLayerNorm
+from pecore.rewrites.tower import Scales, Stem, UnsupportedTowerError, rewrite
+from pecore.validate.exactness import max_difference
 
 EXACT = 1e-10
 UNUSUAL = Scales(stem=4.0, stream=2.0**-7, gains={"blocks.0.norm2": 16.0, "norm": 0.5}, pool=2.0, head=0.125)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pecore.errors import InputError
-from validate import device
-from validate.gates import FEATURES, THRESHOLDS
+from pecore.validate import device
+from pecore.validate.gates import FEATURES, THRESHOLDS
 
 FILE = "tower_fp16.tflite"
 FILES = {FILE: {"sha256": "ab" * 32, "precision": "fp16"}}

@@ -9,12 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from convert.synthetic import synthetic_state_dict
-from convert.variants import build_tower
-from pecore.preprocess import preprocess
-from rewrites.tower import Scales, rewrite
-from validate import headroom
-from validate.headroom import ENOUGH, FP16_MAX, QUIET, Reduction, choose_scales, fit_scales, measure, rescaled
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.variants import build_tower
+from pecore.image import preprocess
+from pecore.rewrites.tower import Scales, rewrite
+from pecore.validate import headroom
+from pecore.validate.headroom import ENOUGH, FP16_MAX, QUIET, Reduction, choose_scales, fit_scales, measure, rescaled
 
 
 @pytest.fixture(scope="module")

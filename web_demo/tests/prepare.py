@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
-from convert.checkpoint import load
-from convert.labels import write_labels
-from convert.text_tower import load_text, text_config
-from convert.variants import Variant, find
-from pecore import conversion
+from pecore.convert.checkpoint import load
+from pecore.convert.label_embeddings import write_labels
+from pecore.convert.text_tower import load_text, text_config
+from pecore.variants import Variant, find
+from pecore.convert import pipeline as conversion
 from pecore.encoder import PerceptionEncoder
 
 LABELS = ["cat", "dog", "rocket", "astronaut", "cup of coffee", "red panda", "church", "été", "<b>bold</b>"]
