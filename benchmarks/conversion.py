@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pecore.validate.graph_facts import facts
 
 from benchmarks import results
 from benchmarks.workspace import FOLDER, Workspace
-from pecore.variants import find
-from pecore.validate.graph_facts import facts
-from pecore.runtime import Arrays, open_model
 from pecore.console import working
+from pecore.runtime import Arrays, open_model
 from pecore.validate.gpu import Verdict, run_on_gpu
 from pecore.validate.parity import compare
+from pecore.variants import find
 
 WAYS = {
     "lightweight": "ours",
@@ -71,8 +71,8 @@ def ours(size: str, way: str, folder: Path) -> None:
     from pecore.convert.export import export_tflite
     from pecore.convert.quantize import quantize
     from pecore.convert.synthetic import synthetic_state_dict
-    from pecore.variants import build_tower
     from pecore.rewrites.tower import rewrite
+    from pecore.variants import build_tower
 
     variant = find(size)
     model = build_tower(variant, synthetic_state_dict(variant))

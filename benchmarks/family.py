@@ -22,23 +22,20 @@ import timm
 import torch
 
 from pecore.bundle import MANIFEST, REPORT
+from pecore.console import working
 from pecore.convert.checkpoint import load
 from pecore.convert.export import export_tflite
-from pecore.convert.quantize import PRECISIONS, quantize
-from pecore.variants import VARIANTS, Variant, build_tower, find
 from pecore.convert.pipeline import Options, convert
+from pecore.convert.quantize import PRECISIONS, quantize
 from pecore.image import preprocess
-from pecore.runtime import open_model
-from pecore.console import working
 from pecore.rewrites import Output, rewrite
 from pecore.rewrites.tower import default_output
-from pecore.validate import exactness
-from pecore.validate import gates
-from pecore.validate import headroom
-from pecore.validate import report
+from pecore.runtime import open_model
+from pecore.validate import exactness, gates, headroom, report
 from pecore.validate.photographs import photographs
 from pecore.validate.reference import REFERENCE, load_reference
 from pecore.validate.rules import runtimes
+from pecore.variants import VARIANTS, Variant, build_tower, find
 
 ROOT = Path(__file__).parents[1]
 JSON, PAGE = ROOT / "pecore" / "family.json", ROOT / "docs" / "family.md"

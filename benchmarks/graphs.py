@@ -6,11 +6,12 @@ python -m benchmarks.graphs --size B16
 import argparse
 from typing import Any
 
+from pecore.validate.graph_facts import facts
+
 from benchmarks import results
 from benchmarks.workspace import GRAPHS, Workspace
-from pecore.variants import find
-from pecore.validate.graph_facts import facts
 from pecore.console import working
+from pecore.variants import find
 
 
 def run(size: str) -> None:

@@ -21,13 +21,13 @@ import numpy as np
 
 from benchmarks import results
 from benchmarks.workspace import GRAPHS, Workspace
-from pecore.variants import find
-from pecore.errors import InputError
-from pecore.timing import paired, ratio, spread
-from pecore.image import preprocess
 from pecore.console import working
+from pecore.errors import InputError
+from pecore.image import preprocess
+from pecore.timing import paired, ratio, spread
 from pecore.validate.parity import compare
 from pecore.validate.photographs import photographs
+from pecore.variants import find
 
 BASE = "published"
 """What the ratios are to."""

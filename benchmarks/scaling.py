@@ -17,18 +17,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from pecore.validate.graph_facts import facts
 
 from benchmarks import results
 from benchmarks.conversion import whole_file
 from benchmarks.workspace import FOLDER
+from pecore.console import working
 from pecore.convert.export import export_tflite
 from pecore.convert.synthetic import synthetic_state_dict
-from pecore.variants import Variant, build_tower, find
-from pecore.validate.graph_facts import facts
-from pecore.timing import paired, ratio, spread
-from pecore.runtime import open_model
-from pecore.console import working
 from pecore.rewrites.tower import rewrite
+from pecore.runtime import open_model
+from pecore.timing import paired, ratio, spread
+from pecore.variants import Variant, build_tower, find
 
 SIDES = (112, 160, 224, 320, 448)
 BATCHES = (1, 2, 4, 8)

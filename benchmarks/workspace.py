@@ -12,16 +12,16 @@ import torch
 from torch import nn
 
 from benchmarks.published import PublishedTower
+from pecore.convert.baselines import export_onnx, quantize_onnx
 from pecore.convert.export import export_tflite
 from pecore.convert.quantize import quantize
 from pecore.convert.synthetic import synthetic_state_dict
-from pecore.variants import Variant, build_tower
-from pecore.convert.baselines import export_onnx, quantize_onnx
 from pecore.image import preprocess
 from pecore.rewrites.tower import Scales, rewrite
-from pecore.validate.headroom import fit_scales
 from pecore.validate.ablation_variants import Untouched
+from pecore.validate.headroom import fit_scales
 from pecore.validate.photographs import photographs
+from pecore.variants import Variant, build_tower
 
 FOLDER = Path("build/bench")
 """Where everything large goes; `make bench` empties it first."""

@@ -1,4 +1,4 @@
-"""What else runs a tower on a CPU: each way as a function of no arguments that gives one embedding, for `pairing`.
+"""What else runs a tower on a CPU: each a function of no arguments that returns one embedding, for `pecore.timing`.
 
 All take the same image, the same number of threads, and give the same embedding, L2-normalised. ONNX Runtime, OpenVINO
 and the ONNX exporter come with the `bench` extra; `missing` says which of them is not there.
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pecore.errors import InputError
 from pecore.runtime import open_model
 
-Contender = Callable[[], np.ndarray]
+Baseline = Callable[[], np.ndarray]
 """One forward pass -> the embedding `[1, D]`."""
 
 EXTRA = ("onnx", "onnxscript", "onnxruntime", "openvino")
@@ -27,14 +27,14 @@ def missing() -> list[str]:
     return [name for name in EXTRA if find_spec(name) is None]
 
 
-def litert(path: Path, image: np.ndarray, threads: int, weight_cache: Path | None = None) -> Contender:
+def litert(path: Path, image: np.ndarray, threads: int, weight_cache: Path | None = None) -> Baseline:
     """LiteRT's CPU runtime, XNNPACK; `weight_cache` as `open_model` takes it."""
     model = open_model(path, threads=threads, weight_cache=weight_cache)
     name, output = next(iter(model.inputs)), next(iter(model.outputs))
     return lambda: model.run({name: image})[output]
 
 
-def eager(model: nn.Module, image: np.ndarray, threads: int) -> Contender:
+def eager(model: nn.Module, image: np.ndarray, threads: int) -> Baseline:
     """PyTorch, op by op. Its threads are the process's: they are set at each run."""
     tensor = torch.from_numpy(image)
 
@@ -46,7 +46,7 @@ def eager(model: nn.Module, image: np.ndarray, threads: int) -> Contender:
     return run
 
 
-def compiled(model: nn.Module, image: np.ndarray, threads: int) -> Contender:
+def compiled(model: nn.Module, image: np.ndarray, threads: int) -> Baseline:
     """`torch.compile` with its defaults; it compiles here (a minute or two, a C++ compiler is needed).
 
     Raises:
@@ -63,7 +63,7 @@ def compiled(model: nn.Module, image: np.ndarray, threads: int) -> Contender:
     return run
 
 
-def onnx_runtime(path: Path, image: np.ndarray, threads: int) -> Contender:
+def onnx_runtime(path: Path, image: np.ndarray, threads: int) -> Baseline:
     """ONNX Runtime's CPU provider with its defaults: every graph optimisation on."""
     import onnxruntime
 
@@ -74,7 +74,7 @@ def onnx_runtime(path: Path, image: np.ndarray, threads: int) -> Contender:
     return lambda: session.run(None, {name: image})[0]
 
 
-def openvino(path: Path, image: np.ndarray, threads: int) -> Contender:
+def openvino(path: Path, image: np.ndarray, threads: int) -> Baseline:
     """OpenVINO's CPU plugin, held to float32 (it would take bf16 where the CPU has it)."""
     from openvino import Core
 

@@ -30,8 +30,8 @@ from pecore.bundle import Origin
 from pecore.convert.fingerprint import fingerprint
 from pecore.convert.synthetic import LOGIT_SCALE, synthetic_state_dict
 from pecore.convert.towers import tower_shapes
-from pecore.variants import VARIANTS, Variant
 from pecore.errors import InputError
+from pecore.variants import VARIANTS, Variant
 
 Kind = Literal["hub", "timm", "open_clip", "meta", "synthetic"]
 

@@ -18,9 +18,9 @@ from pecore.bundle import EMBEDDINGS_FILE, LABELS_FILE, LabelsSection, file_entr
 from pecore.convert.staging import manifest_to_extend, staging
 from pecore.convert.text_tower import TextConfig, TextWeights, build_text_tower, encode_ids, text_config, token_ids
 from pecore.convert.tokenizer_file import clip_tokenizer
-from pecore.variants import Variant
 from pecore.errors import InputError
 from pecore.tokenizer import ClipTokenizer
+from pecore.variants import Variant
 
 TEMPLATE_SETS = {"openai": "OPENAI_IMAGENET_TEMPLATES", "simple": "SIMPLE_IMAGENET_TEMPLATES"}  # names in open_clip
 WINDOW = 1024  # prompts tokenized, sorted by length and embedded together

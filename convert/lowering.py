@@ -1,4 +1,4 @@
-"""How litert-torch lowers `rewrites.matmul.matmul4d`: to a `stablehlo.dot_general` that stays one rank-4 BATCH_MATMUL."""
+"""How litert-torch lowers `rewrites.matmul.matmul4d`: to a `stablehlo.dot_general`, one rank-4 BATCH_MATMUL."""
 
 import torch
 

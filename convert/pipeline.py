@@ -50,8 +50,8 @@ from pecore.rewrites.tower import INPUT_LAYOUTS, INPUT_RANGES, Scales, rewrite
 from pecore.tokenizer import ClipTokenizer
 from pecore.validate import device, exactness, gates, headroom, report, text_exactness
 from pecore.validate.checks import Check, advisory, failed
-from pecore.validate.model_card import model_card
 from pecore.validate.gpu import NO_ADAPTER_REMEDY, probe
+from pecore.validate.model_card import model_card
 from pecore.validate.photographs import photographs
 from pecore.validate.plots import plot_headroom
 from pecore.validate.reference import save_reference
@@ -150,8 +150,8 @@ class Conversion:
 class Source:
     """A tower on its way into files.
 
-    original: whose tower the rewrite is held against, `timm` or `open_clip`. scales: chosen for it. differ: scales, norm
-    weights kept -> largest |difference| to the original in float64. rewrite: the same two -> the rewritten tower.
+    original: whose tower the rewrite is held against, `timm` or `open_clip`. scales: chosen for it. differ: scales,
+    norm weights kept -> largest |difference| to the original in float64. rewrite: the same two -> the rewritten tower.
     inputs: examples by name. outputs: names, in order.
     """
 
@@ -225,7 +225,7 @@ def convert(
         section = VisionSection(
             weights=weights.origin(),
             files=_entries(files, checks),
-            input=TensorEntry("image", "float32", inputs[0]["image"].shape, layout, value_range),
+            input=TensorEntry("image", "float32", inputs[0]["image"].shape, options.input_layout, options.input_range),
             outputs=[_about_output(output, variant, n, reference[0][n]) for n in output.names],
             tower_output=asdict(output),
             scales=asdict(scales),

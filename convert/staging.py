@@ -174,7 +174,8 @@ def manifest_to_extend(folder: Path, variant: Variant, section: str, weights: Or
     manifest = read_manifest(folder)
     there = {"vision": manifest.vision, "labels": manifest.labels, "text": manifest.text}
     others = [about.weights for name, about in there.items() if about is not None and name != section]
-    for other in others or [None]:
+    compared: list[Origin | None] = [*others] or [None]
+    for other in compared:
         require_same_checkpoint(weights, variant.size, other, manifest.variant.size, str(folder))
     return manifest
 
@@ -195,13 +196,13 @@ def carry_over(old: Path, manifest: Manifest, folder: Path) -> tuple[Manifest, l
     except InputError:
         return manifest, []
     assert manifest.vision is not None
-    left = []
+    own, left = manifest.vision.weights, []
     for name, unlisted in UNLISTED.items():
         section = getattr(before, name)
         if section is None:
             continue
         same_size = before.variant.size == manifest.variant.size
-        others = not same_size or different_checkpoint(section.weights, manifest.vision.weights)
+        others = not same_size or different_checkpoint(section.weights, own)
         if others or damaged(old, section.files):
             left.append(name)
             continue

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from pecore.convert.towers import tower_shapes
-from pecore.variants import Variant
 from pecore.errors import InputError
+from pecore.variants import Variant
 
 LOGIT_SCALE = 100.0  # what CLIP training clamps it to, and where it usually ends
 CHUNK = 1 << 18  # numbers drawn at a time: what fits a CPU cache is several times faster

@@ -16,9 +16,9 @@ from pecore.bundle import Origin
 from pecore.convert.checkpoint import CLIP_FILE, Kind, fetch, load, read_tensors
 from pecore.convert.fingerprint import fingerprint
 from pecore.convert.synthetic import BIAS, LOGIT_SCALE, NORM_SPREAD, QK_GAIN, normal
-from pecore.variants import Variant
 from pecore.errors import InputError
 from pecore.tokenizer import ClipTokenizer
+from pecore.variants import Variant
 
 SHOWN = 3  # differing keys named in an error
 OUTSIDE = frozenset({"positional_embedding", "text_projection"})  # Meta's text keys at the top, besides the prefixes

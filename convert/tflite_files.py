@@ -34,3 +34,8 @@ def write_files(
             quantize(source, path, precision)
     if source != whole:
         source.unlink()
+
+
+def write_fp16(tower: nn.Module, image: Tensor, path: Path) -> None:
+    """Write a tower whose output is an embedding as one fp16 file."""
+    write_files(lambda: tower, {"image": image}, {"fp16": path})

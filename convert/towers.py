@@ -1,10 +1,9 @@
-"""timm's own tower for a variant, from weights wherever they are: a size and a source, or what a bundle was made from."""
+"""timm's own tower for a variant, with given weights or untrained."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch

@@ -1,7 +1,7 @@
 """A bundle: the folder that `pecore convert` writes. Its file names, its manifest, and which bundles belong together.
 
-docs/artefacts.md explains every key of `manifest.json`; here it is a `Manifest`. The keys of the vision tower lie at the
-top of the file, those of labels and text tower in sections of their own.
+docs/artefacts.md explains every key of `manifest.json`; here it is a `Manifest`. The keys of the vision tower lie at
+the top of the file, those of labels and text tower in sections of their own.
 """
 
 import json
@@ -228,7 +228,8 @@ def _from_json(kind: Any, value: Any, where: str) -> Any:
         hints = get_type_hints(kind)
         known = {f.name for f in fields(kind)} & value.keys()
         try:
-            return kind(**{name: _from_json(hints[name], value[name], f"{where}.{name}".strip(".")) for name in known})
+            made: Any = kind
+            return made(**{name: _from_json(hints[name], value[name], f"{where}.{name}".strip(".")) for name in known})
         except TypeError as error:
             missing = str(error).partition("argument")[2].lstrip("s: ")
             raise ValueError(f"{where or 'it'} lacks {missing}") from error
@@ -392,5 +393,3 @@ def different_checkpoint(text: Origin, other: Origin) -> str | None:
     else:  # the hub's two repositories of a variant are the publisher's split of one checkpoint
         same = text.kind == other.kind == "hub"
     return None if same else f"from {other.source}, not from {text.source}"
-
-

@@ -16,8 +16,8 @@ import numpy as np
 
 from pecore.bundle import Bundle, open_bundle, require_same_checkpoint
 from pecore.errors import GateError, InputError
-from pecore.labels import LabelSet, load_label_set
 from pecore.image import ImageInput, Layout, ValueRange, load_image, preprocess
+from pecore.labels import LabelSet, load_label_set
 from pecore.precision import Compute
 from pecore.runtime import Backend, TensorSpec, open_model
 from pecore.text import TextEncoder, open_text_encoder
@@ -48,7 +48,7 @@ class PerceptionEncoder:
         threads: CPU threads; one per core by default.
         labels: folder with label embeddings; the bundle itself by default.
         text_encoder: texts to `[n, dim]`, for a bundle without a text `.tflite`:
-            `pecore.convert.bundle_weights.text_encoder(bundle)`, which needs the `convert` extra.
+            `pecore.convert.load.text_encoder(bundle)`, which needs the `convert` extra.
         weight_cache: folder that keeps the vision tower's packed weights, as `pecore.runtime.open_model` has it: a
             process after the first loads faster (docs/benchmarks.md). Backend cpu alone.
 

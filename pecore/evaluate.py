@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from pecore.errors import InputError
-from pecore.image import find_images
+from pecore.image import Layout, ValueRange, find_images, load_image, preprocess
 from pecore.labels import LabelSet
-from pecore.image import Layout, ValueRange, load_image, preprocess
 
 TOP = 5
 WNID = ("n", 9)

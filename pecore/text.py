@@ -27,7 +27,7 @@ def open_text_encoder(bundle: Bundle, backend: Backend = "cpu", threads: int | N
         size = bundle.variant.size
         raise InputError(
             f"{bundle.folder} has no text tower; `pecore convert --size {size} --tower text` adds one, or pass "
-            "text_encoder=pecore.convert.bundle_weights.text_encoder(bundle), which needs PyTorch"
+            "text_encoder=pecore.convert.load.text_encoder(bundle), which needs PyTorch"
         )
     model = open_model(next(iter(files.values())), backend="cpu" if backend == "gpu" else backend, threads=threads)
     tokenizer = read_tokenizer(bundle.folder / TOKENIZER_FILE)

@@ -1,4 +1,4 @@
-"""CLIP's byte-pair tokenizer, from a bundle's `tokenizer.json` (the Hugging Face format): open_clip's ids without PyTorch.
+"""CLIP's byte-pair tokenizer, from a bundle's `tokenizer.json` (Hugging Face's format): open_clip's ids, no PyTorch.
 
 Cleaning is open_clip's, done here and not by the file's own normalizer, which can't say all of it: ftfy repairs the
 text, HTML entities are resolved twice, white space collapses, and all is lower-cased.

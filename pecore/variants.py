@@ -198,8 +198,8 @@ def find_timm(name: str) -> Variant:
 
 
 def resized(variant: Variant, image_size: int) -> Variant:
-    """`variant` for images of another size: its positions are interpolated as timm does it (`pecore.convert.towers.build_tower`), and its
-    artefact's name carries the size.
+    """`variant` for images of another size: its positions are interpolated as timm does it
+    (`pecore.convert.towers.build_tower`), and its artefact's name carries the size.
 
     Raises:
         InputError: not a positive multiple of the patch size.

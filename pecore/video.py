@@ -8,8 +8,7 @@ import numpy as np
 from PIL import Image
 
 from pecore.errors import InputError
-from pecore.image import find_images
-from pecore.image import ImageInput, load_image
+from pecore.image import ImageInput, find_images, load_image
 
 VideoInput = str | os.PathLike[str] | Sequence[ImageInput]
 

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 from pecore.convert.checkpoint import load
-from pecore.variants import Variant, build_tower, find
 from pecore.encoder import rank
-from pecore.labels import LabelSet
 from pecore.image import MEAN, STD, load_image, preprocess
+from pecore.labels import LabelSet
+from pecore.variants import Variant, build_tower, find
 
 FOLDER = Path(__file__).parents[1] / "tests" / "vectors"
 PRECISION_BITS = 32 - 8 - 2  # of the fixed-point weights

@@ -14,15 +14,15 @@ from PIL import Image
 from torch import Tensor
 
 from pecore.convert import forms
+from pecore.convert import pipeline as conversion
 from pecore.convert.checkpoint import load
 from pecore.convert.export import export_tflite
 from pecore.convert.quantize import quantize
 from pecore.convert.synthetic import synthetic_state_dict
-from pecore.variants import VARIANTS, Variant, build_tower, find
-from pecore.convert import pipeline as conversion
 from pecore.image import preprocess
 from pecore.rewrites.tower import Scales, rewrite
 from pecore.validate import headroom
+from pecore.variants import VARIANTS, Variant, build_tower, find
 
 SHOTS = ("astronaut", "chelsea", "coffee", "rocket")
 

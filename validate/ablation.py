@@ -21,13 +21,13 @@ from torch import Tensor, nn
 
 from pecore.errors import InputError
 from pecore.files import json_ready
-from pecore.runtime import open_model
-from pecore.rewrites.tower import Scales
 from pecore.precision import PRECISIONS
+from pecore.rewrites.tower import Scales
+from pecore.runtime import open_model
+from pecore.validate.ablation_variants import ROWS, AblationRow, TimmTower, ablated
 from pecore.validate.gpu import GpuRun, Verdict, probe, run_on_gpu
 from pecore.validate.graph import read_graph
 from pecore.validate.headroom import fit_scales
-from pecore.validate.ablation_variants import ROWS, AblationRow, TimmTower, ablated
 from pecore.validate.parity import Parity, compare
 from pecore.validate.rules import BLOCKING, Finding
 from pecore.validate.rules import check as check_rules
@@ -50,8 +50,8 @@ class Point:
     """A row at one amplitude.
 
     exact: max |diff| to timm, both in float64. ops: in the file. cpu: the file on LiteRT's CPU runtime against timm in
-    fp32. run, gpu: on the delegate, against the CPU; None without an adapter, `gpu` also where it did not run. collapsed:
-    on the delegate different photographs got the same embedding, on the CPU they did not.
+    fp32. run, gpu: on the delegate, against the CPU; None without an adapter, `gpu` also where it did not run.
+    collapsed: on the delegate different photographs got the same embedding, on the CPU they did not.
     """
 
     amplitude: float

@@ -306,7 +306,9 @@ ROWS: Sequence[AblationRow] = (
     AblationRow("rope", "half-rotation RoPE: timm's interleaved one", with_interleaved_rope),
     AblationRow("pool", "folded pooling: timm's AttentionPoolLatent", with_timm_pool, lambda s: replace(s, pool=1.0)),
     AblationRow("norm", "scaled LayerNorm: F.layer_norm", with_norms(PlainLayerNorm), _unscaled),
-    AblationRow("norm-published", "scaled LayerNorm: x/32, variance rebuilt", with_norms(PublishedLayerNorm), _unscaled),
+    AblationRow(
+        "norm-published", "scaled LayerNorm: x/32, variance rebuilt", with_norms(PublishedLayerNorm), _unscaled
+    ),
     AblationRow("mean", "mean-free stream: each norm subtracts", with_subtracted_means),
     AblationRow("affine", "folded LayerNorm weights and biases", with_affine_norms),
     AblationRow("l2", "rsqrt in the L2 norm: x / sqrt(sum x^2)", with_l2_norm(RootNorm)),

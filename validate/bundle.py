@@ -26,7 +26,7 @@ Log = Callable[[str], None]
 
 LoadTower = Callable[[Bundle, Path | None], Any]
 """A bundle and a checkpoint -> timm's tower with the weights that the bundle was made from
-(`pecore.convert.bundle_weights.bundle_tower`). InputError where they are not available, or are others."""
+(`pecore.convert.load.bundle_tower`). InputError where they are not available, or are others."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class ValidationOptions:
         known_runtime(self.runtime)
 
 
-def validate(path: Path, options: ValidationOptions, load_tower: LoadTower | None = None, log: Log = print) -> list[Check]:
+def validate(
+    path: Path, options: ValidationOptions, load_tower: LoadTower | None = None, log: Log = print
+) -> list[Check]:
     """Every gate that can be run on a bundle's folder or on a `.tflite`.
 
     Args:
@@ -129,9 +131,7 @@ def _integrity(bundle: Bundle) -> Check:
     return Check("files", bundle.folder.name, "sha256", "failed" if wrong else "passed", detail)
 
 
-def _check_tower(
-    bundle: Bundle, options: ValidationOptions, load_tower: LoadTower | None, log: Log
-) -> Sequence[Check]:
+def _check_tower(bundle: Bundle, options: ValidationOptions, load_tower: LoadTower | None, log: Log) -> Sequence[Check]:
     """Gates 1 and 5, which need the weights: synthetic ones are made again, others have to be given."""
     why = None
     if load_tower is None:

@@ -14,8 +14,8 @@ AT_LEAST = frozenset({"cosine", "correlation", "headroom"})
 class Check:
     """One gate's verdict on one subject.
 
-    gate: `exact`, `graph`, `cpu`, `gpu`, `headroom`, `device` or `files`. subject: a file's name, or `tower` for what is
-    checked in PyTorch. backend: what ran it, with its version. figures and thresholds: by the same names where a
+    gate: `exact`, `graph`, `cpu`, `gpu`, `headroom`, `device` or `files`. subject: a file's name, or `tower` for what
+    is checked in PyTorch. backend: what ran it, with its version. figures and thresholds: by the same names where a
     threshold applies. detail: one sentence for people.
     """
 

@@ -14,10 +14,10 @@ from typing import Any, get_args
 
 import numpy as np
 
-from pecore.errors import InputError
-from pecore.validate import parity
 from pecore.bundle import FileEntry
+from pecore.errors import InputError
 from pecore.precision import PRECISIONS
+from pecore.validate import parity
 from pecore.validate.checks import Check, Outcome
 from pecore.validate.gates import is_batch, is_unit
 

@@ -240,7 +240,7 @@ def _no_adapter_reason(log: str) -> str:
 
 
 def _run_child(folder: Path, timeout_s: float) -> int | None:
-    """Run `pecore.validate.gpu_child` over a folder; its return code, or None when its time was up and it was killed."""
+    """Run the child over a folder; its return code, or None when its time was up and it was killed."""
     runtime_dir = folder / "xdg"
     runtime_dir.mkdir(mode=0o700)
     source_root = str(Path(pecore.__file__).resolve().parents[1])

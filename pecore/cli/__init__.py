@@ -4,7 +4,7 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import typer
 
@@ -30,7 +30,7 @@ from pecore.cli import (
 from pecore.errors import GateError, InputError
 from pecore.extras import missing_extra
 
-VERBS = {
+VERBS: Mapping[str, tuple[Callable[..., None], str]] = {
     "convert": (convert.convert, convert.EXAMPLE),
     "labels": (labels.labels, labels.EXAMPLE),
     "list": (list_variants.list_variants, list_variants.EXAMPLE),

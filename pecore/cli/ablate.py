@@ -1,15 +1,14 @@
 """pecore ablate"""
 
-import json
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
+from pecore.console import progress, show, show_json, table
 from pecore.errors import InputError
-from pecore.console import progress, show, show_json
+from pecore.files import write_json, write_text
 
 EXAMPLE = "pecore ablate --size T16 --only norm,norm-published,timm"
 
@@ -45,8 +44,8 @@ def ablate(
         content["command"] = _command(size, depth, amplitudes, only, seed)
         if save is not None:
             log(f"writing to {save}")
-            (save / "ablation.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            (save / "ablation.md").write_text(markdown(content), encoding="utf-8")
+            write_json(save / "ablation.json", content)
+            write_text(save / "ablation.md", markdown(content))
             plot(content, save / "ablation.png")
     if as_json:
         show_json(content)
@@ -60,14 +59,14 @@ def _run(size: str, depth: int, amplitudes: list[float], rows: Any, seed: int, l
 
     import torch
 
-    from pecore.convert.forms import write_fp16
     from pecore.convert.synthetic import synthetic_state_dict
-    from pecore.variants import build_tower, find
+    from pecore.convert.tflite_files import write_fp16
+    from pecore.convert.towers import build_tower
     from pecore.image import preprocess
-    from pecore.validate import ablation
-    from pecore.validate import report
+    from pecore.validate import ablation, report
     from pecore.validate.gpu import probe
     from pecore.validate.photographs import photographs
+    from pecore.variants import find
 
     whole = find(size)
     if whole.family != "core":
@@ -84,7 +83,7 @@ def _run(size: str, depth: int, amplitudes: list[float], rows: Any, seed: int, l
     if adapter is None:
         log("no GPU adapter: op counts and rules only (`make gpu-driver` installs a software one)")
     images = [image for _, image in shots]
-    results = ablation.ablate(build, write_fp16, images, amplitudes, rows, compared=COMPARED, log=stage)
+    results = ablation.ablate(build, write_fp16, images, amplitudes, rows, compared=COMPARED, log=log)
     return {
         "format": 1,
         "variant": whole.artefact,
@@ -122,10 +121,8 @@ def _command(size: str, depth: int, amplitudes: str, only: str, seed: int) -> st
 def _screen(content: dict[str, Any]) -> list[Any]:
     from pecore.validate.ablation import about, cells, headings
 
-    out = Table(title=f"Ablation of {content['variant']}", title_justify="left", header_style="bold")
-    for heading in headings(content["amplitudes"]):
-        out.add_column(heading, overflow="fold")
-    for row in content["rows"]:
-        out.add_row(*cells(row, content["amplitudes"]))
+    amplitudes = content["amplitudes"]
+    rows = [cells(row, amplitudes) for row in content["rows"]]
+    out = table(f"Ablation of {content['variant']}", headings(amplitudes), rows)
     remedy = "No GPU adapter was found, so nothing ran on ML Drift: `make gpu-driver` installs a software one."
     return [out, about(content), *([] if content["adapter"] else [remedy])]

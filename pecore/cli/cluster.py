@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from pecore.cli.inputs import JsonOption, VerboseOption
 from pecore.cli.options import writes
-from pecore.console import progress, show, show_json
+from pecore.console import progress, show, show_json, table
 
 EXAMPLE = "pecore cluster pictures.npz --k 10 --save sheet.png"
 
@@ -28,8 +27,8 @@ def cluster(
     verbose: VerboseOption = False,
 ) -> None:
     """Group an index's images by what they show, with k-means."""
-    from pecore.pictures import Line, Section, Tile, contact_sheet, save_picture
     from pecore.index import read_index
+    from pecore.pictures import Line, Section, Tile, contact_sheet, save_picture
 
     opened = read_index(index)
     with progress(verbose) as log:
@@ -45,14 +44,12 @@ def cluster(
         ]
         show_json({"index": str(index), "k": k, "seed": seed, "clusters": content})
     else:
-        out = Table(title=f"{len(opened)} images", title_justify="left", header_style="bold")
-        for column in ("cluster", "images", "mean cosine with its centre"):
-            out.add_column(column, justify="right")
-        out.add_column("most typical", overflow="fold")
-        for number, (c, paths) in enumerate(zip(clusters, names), start=1):
-            typical = ", ".join(Path(p).name for p in paths[:SHOWN])
-            out.add_row(str(number), str(len(paths)), f"{c.cosines.mean():.3f}", typical)
-        show(out)
+        rows = [
+            (str(number), str(len(paths)), f"{c.cosines.mean():.3f}", ", ".join(Path(p).name for p in paths[:SHOWN]))
+            for number, (c, paths) in enumerate(zip(clusters, names), start=1)
+        ]
+        columns = (">cluster", ">images", ">mean cosine with its centre", "most typical")
+        show(table(f"{len(opened)} images", columns, rows))
     if save:
         with progress(verbose) as log:
             log("drawing")

@@ -8,14 +8,15 @@ import typer
 from pecore.cli.inputs import (
     BackendOption,
     BundleOption,
+    ComputeOption,
+    EncoderChoice,
     JsonOption,
-    PrecisionOption,
     ThreadsOption,
     VerboseOption,
-    counting,
+    WeightsOption,
     open_encoder,
 )
-from pecore.console import show, show_json
+from pecore.console import counting, show, show_json
 
 EXAMPLE = "pecore embed ~/Pictures --out pictures.npz"
 
@@ -25,7 +26,8 @@ def embed(
     out: Annotated[Path, typer.Option(help="Index to write, an .npz file; one that is there is brought up to date.")],
     bundle: BundleOption = None,
     backend: BackendOption = "cpu",
-    precision: PrecisionOption = None,
+    weights: WeightsOption = None,
+    compute: ComputeOption = "fp16",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -38,7 +40,7 @@ def embed(
     from pecore.indexing import build_index
 
     paths = find_images(images)
-    encoder = open_encoder(bundle, backend, precision, verbose, threads=threads)
+    encoder = open_encoder(EncoderChoice(bundle, backend, weights, compute, threads), verbose)
     about = {
         "bundle": str(encoder.bundle.folder.absolute()),
         "file": encoder.file.name,

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from pecore.convert.checkpoint import load
 from pecore.convert.export import export_tflite
-from pecore.variants import Variant, build_tower, find
 from pecore.image import preprocess
-from pecore.runtime import open_model
 from pecore.rewrites.tower import rewrite
+from pecore.runtime import open_model
+from pecore.variants import Variant, build_tower, find
 
 State = dict[str, Tensor]
 EPS = 1e-5

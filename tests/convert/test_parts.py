@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from pecore.convert.parts import carry_over
 
 from pecore.convert import staging as bundle
-from pecore.convert.parts import carry_over
 
 SYNTHETIC = {"kind": "synthetic", "synthetic": True, "seed": 0, "source": "synthetic, seed 0", "fingerprint": None}
 

@@ -8,24 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pecore.convert.text_pipeline import TextOptions
 from PIL import Image
 from safetensors.torch import save_file
 
+from pecore.cli.convert import choose_variant
+from pecore.convert import pipeline as conversion
 from pecore.convert import staging as bundle
 from pecore.convert.checkpoint import load
-from pecore.variants import Variant, find, resized
-from pecore.convert import pipeline as conversion
-from pecore.cli.convert import choose_variant
 from pecore.convert.pipeline import Options, Result, bundle_name, convert
 from pecore.errors import GateError, InputError
-from pecore.runtime import open_model
-from pecore.convert.text_pipeline import TextOptions
-from pecore.validate.bundle import Options as ValidateOptions
-from pecore.validate.bundle import validate
 from pecore.rewrites.output import Output
 from pecore.rewrites.tower import Scales
-from pecore.validate import gates
-from pecore.validate import rules
+from pecore.runtime import open_model
+from pecore.validate import gates, rules
+from pecore.validate.bundle import Options as ValidateOptions
+from pecore.validate.bundle import validate
+from pecore.variants import Variant, find, resized
 
 FP16 = Options(gpu="skip")
 

@@ -6,19 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pecore.convert.text_pipeline import PROMPTS, TextOptions, convert_text
 
-from pecore.convert.staging import sha256
-from pecore.convert.label_embeddings import write_labels
-from pecore.convert.text_tower import TextWeights, build_text_tower, load_text, text_config, tokenizer
-from pecore.variants import find
 from pecore.cli import main
+from pecore.convert.label_embeddings import write_labels
 from pecore.convert.pipeline import Result
+from pecore.convert.staging import sha256
+from pecore.convert.text_tower import TextWeights, build_text_tower, load_text, text_config, tokenizer
 from pecore.errors import InputError
 from pecore.runtime import open_model
-from pecore.convert.text_pipeline import PROMPTS, TextOptions, convert_text
 from pecore.validate.gates import THRESHOLDS
 from pecore.validate.graph import op_counts, read_graph
 from pecore.validate.reference import load_reference
+from pecore.variants import find
 
 B16 = find("B16")
 SMALL = replace(text_config(B16), layers=2, width=64, heads=2)

@@ -11,14 +11,13 @@ import torch
 from pecore.convert.export import export_tflite
 from pecore.convert.quantize import quantize
 from pecore.convert.synthetic import synthetic_state_dict
-from pecore.variants import build_tower, find, resized
 from pecore.image import preprocess
-from pecore.runtime import open_model
 from pecore.rewrites import Output, rewrite
 from pecore.rewrites.tower import default_output
-from pecore.validate import gates
-from pecore.validate import headroom
+from pecore.runtime import open_model
+from pecore.validate import gates, headroom
 from pecore.validate.photographs import photographs
+from pecore.variants import build_tower, find, resized
 
 pytestmark = pytest.mark.gpu
 

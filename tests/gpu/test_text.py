@@ -4,10 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pecore.convert.text_pipeline import TextOptions, convert_text
 
 from pecore.convert.text_tower import load_text, text_config
 from pecore.variants import find
-from pecore.convert.text_pipeline import TextOptions, convert_text
 
 pytestmark = pytest.mark.gpu
 

@@ -9,14 +9,13 @@ import torch
 from pecore.convert.checkpoint import load
 from pecore.convert.export import export_tflite
 from pecore.convert.quantize import quantize
-from pecore.variants import build_tower, find
 from pecore.image import preprocess
-from pecore.runtime import open_model
 from pecore.rewrites.tower import rewrite
-from pecore.validate import gates
-from pecore.validate import headroom
+from pecore.runtime import open_model
+from pecore.validate import gates, headroom
 from pecore.validate.gates import Check
 from pecore.validate.photographs import photographs
+from pecore.variants import build_tower, find
 
 pytestmark = pytest.mark.gpu
 

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pecore.convert.text_pipeline import TextOptions, convert_text
 from PIL import Image
 from skimage import data
 
+from pecore.convert import pipeline as conversion
 from pecore.convert.checkpoint import load
 from pecore.convert.label_embeddings import write_labels
 from pecore.convert.text_tower import TextConfig, load_text, text_config
-from pecore.variants import Variant, find
-from pecore.convert import pipeline as conversion
 from pecore.encoder import PerceptionEncoder
-from pecore.convert.text_pipeline import TextOptions, convert_text
+from pecore.variants import Variant, find
 
 TINY = replace(find("T16"), depth=1, image_size=64)
 LABELS = ["cat", "dog", "rocket", "astronaut", "cup of coffee", "red panda"]

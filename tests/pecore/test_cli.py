@@ -17,9 +17,9 @@ from rich.table import Table
 
 from pecore import variants
 from pecore.cli import main
+from pecore.console import show, working
 from pecore.convert.pipeline import Result
 from pecore.errors import InputError
-from pecore.console import show, working
 from pecore.validate import gates
 
 ROOT = Path(__file__).parents[2]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pecore.convert.text_tower import text_config
-from pecore.variants import find
 from pecore.cli import main
+from pecore.convert.text_tower import text_config
 from pecore.labels import read_labels
+from pecore.variants import find
 
 SMALL = replace(text_config(find("T16")), layers=1, width=32, heads=1)
 COMMAND = ["labels", "--size", "T16", "--weights", "synthetic", "--templates", "simple"]

@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from pecore.cli import main
+from pecore.convert import pipeline as conversion
 from pecore.convert.checkpoint import load
 from pecore.convert.export import export_tflite
 from pecore.convert.synthetic import synthetic_state_dict
-from pecore.variants import build_tower, find
-from pecore.convert import pipeline as conversion
-from pecore.cli import main
 from pecore.rewrites.tower import Scales, rewrite
 from pecore.validate.graph import read_graph
+from pecore.variants import build_tower, find
 
 Run = Callable[..., tuple[int, str, str]]
 TINY = dataclasses.replace(find("T16"), depth=2, image_size=64)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pecore.cli import main
-from pecore.validate.bundle import Options, validate
 from pecore.validate import gates
+from pecore.validate.bundle import Options, validate
 from pecore.validate.gates import Check
 
 Run = Callable[..., tuple[int, str, str]]

@@ -7,14 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from pecore.convert.checkpoint import load
-from pecore.variants import build_tower, find
-from pecore.convert import pipeline as conversion
 from pecore.cli import main
+from pecore.convert import pipeline as conversion
+from pecore.convert.checkpoint import load
 from pecore.encoder import PerceptionEncoder
 from pecore.errors import InputError
 from pecore.feature_maps import GAP, SIDE, colours, sheet
 from pecore.image import preprocess
+from pecore.variants import build_tower, find
 
 
 def run(capfd, *args):

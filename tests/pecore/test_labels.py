@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pecore.convert.staging import sha256
 from pecore.convert.label_embeddings import write_labels
+from pecore.convert.staging import sha256
 from pecore.convert.text_tower import load_text, text_config
-from pecore.variants import find
 from pecore.errors import InputError
 from pecore.labels import read_labels
+from pecore.variants import find
 
 B16 = find("B16")
 SMALL = replace(text_config(B16), layers=1, width=32, heads=1, output_dim=16)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from pecore.convert.checkpoint import load
-from pecore.variants import find
 from pecore.convert import pipeline as conversion
+from pecore.convert.checkpoint import load
 from pecore.errors import InputError
 from pecore.validate.bundle import Options, judge_device, validate
+from pecore.variants import find
 
 NO_GPU = Options(gpu="skip")
 

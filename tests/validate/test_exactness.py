@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from pecore.convert.synthetic import synthetic_state_dict
-from pecore.variants import build_tower
 from pecore.rewrites import tower as rewrites
 from pecore.rewrites.tower import Scales
 from pecore.validate import exactness
 from pecore.validate.exactness import LARGEST_DIFFERENCE, block_differences, max_difference
+from pecore.variants import build_tower
 
 SCALES = Scales(stem=4.0, stream=2.0**-7, gains={"blocks.0.norm2": 16.0}, pool=2.0, head=0.125)
 
@@ -25,7 +25,8 @@ def test_every_size_block_by_block(seen, monkeypatch: pytest.MonkeyPatch) -> Non
     assert list(found) == ["stem", "blocks.0", "blocks.1", "tail"]
     assert max(found.values()) <= LARGEST_DIFFERENCE
     for name in ("blocks.0.norm1", "blocks.1.norm1", "norm"):
-        assert any(torch.equal(x, seen.inputs[name]) for x in fed), name
+        theirs = seen.inputs[name]  # of another run in float64, of values up to 400
+        assert any(x.shape == theirs.shape and (x - theirs).abs().max() < 1e-9 for x in fed), name
 
 
 @pytest.fixture(scope="module")

@@ -12,16 +12,16 @@ from ai_edge_litert import schema_py_generated as schema
 from pecore.convert.export import export_tflite
 from pecore.convert.quantize import quantize
 from pecore.convert.synthetic import synthetic_state_dict
-from pecore.variants import build_tower, find
 from pecore.errors import GateError, InputError
 from pecore.image import preprocess
-from pecore.runtime import open_model
 from pecore.rewrites.tower import Tower, rewrite
+from pecore.runtime import open_model
 from pecore.validate.expose_tensors import expose
 from pecore.validate.gpu import one_op_model
 from pecore.validate.graph import read_graph
 from pecore.validate.localize import compare, cpu_runner, file_reference, localize, steps, torch_reference
 from pecore.validate.photographs import photographs
+from pecore.variants import build_tower, find
 
 TINY = dataclasses.replace(find("T16"), depth=2, image_size=64)
 
@@ -80,7 +80,8 @@ def test_exposing_changes_nothing(file, inputs, tmp_path, precision):
     assert set(exposed.outputs) == {"embedding", *names.values()}
     assert [exposed.outputs[names[step.tensor.index]].shape for step in some] == [step.tensor.shape for step in some]
     before, after = open_model(path).run(inputs), exposed.run(inputs)
-    np.testing.assert_array_equal(after["embedding"], before["embedding"])
+    # An op whose output is shown is not fused with the next: rounding in float32, of a vector of length 1.
+    np.testing.assert_allclose(after["embedding"], before["embedding"], atol=1e-6, rtol=0)
 
 
 def test_a_file_without_a_signature_can_be_looked_into(tmp_path):

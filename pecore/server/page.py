@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from pecore.errors import InputError
 
-WEB_DEMO = Path(__file__).parents[1] / "web_demo"
+WEB_DEMO = Path(__file__).parents[2] / "web_demo"
 ADDRESS = "127.0.0.1"
 BUNDLE_PATH = "bundle/"
 CSP = (
@@ -41,7 +41,7 @@ TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".s
 }
 
 
-def find_site(stage: Callable[[str], None] = print, root: Path = WEB_DEMO) -> Path:
+def find_site(log: Callable[[str], None] = print, root: Path = WEB_DEMO) -> Path:
     """The page's folder, with LiteRT.js in it, which npm fetches the first time.
 
     Raises:
@@ -50,7 +50,7 @@ def find_site(stage: Callable[[str], None] = print, root: Path = WEB_DEMO) -> Pa
     if not (root / "package-lock.json").is_file():
         raise InputError(
             f"the web page is not here ({root} has none): it is part of the repository, not of the installed package; "
-            "run `pecore demo` from a checkout installed with `pip install -e .`"
+            "run `pecore serve` from a checkout installed with `pip install -e .`"
         )
     site = root / "site"
     version_file = site / "vendor" / "litert" / "version.js"
@@ -62,7 +62,7 @@ def find_site(stage: Callable[[str], None] = print, root: Path = WEB_DEMO) -> Pa
             raise InputError(
                 "the page needs LiteRT.js, and npm, which fetches it, is not here: install Node.js 20 or newer"
             )
-        stage(f"fetching LiteRT.js {wanted} with npm (once)")
+        log(f"fetching LiteRT.js {wanted} with npm (once)")
         _run([npm, "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"], root)
         _run([node, "vendor.js"], root)
     return site

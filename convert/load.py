@@ -1,21 +1,70 @@
-"""What a bundle was made from: its weights, loaded again and known to be the same, and the towers they make."""
+"""Towers in PyTorch from whatever names one: a size, a bundle, or a file of a bundle."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from pecore.bundle import Bundle, require_same_checkpoint
+from pecore.bundle import MANIFEST, Bundle, open_bundle, require_same_checkpoint
 from pecore.convert.checkpoint import Weights, load
 from pecore.convert.text_tower import build_text_tower, encode_ids, load_text, text_config, token_ids
 from pecore.convert.tokenizer_file import clip_tokenizer
 from pecore.convert.towers import build_tower
 from pecore.errors import InputError
+from pecore.variants import Variant, find
 
 BATCH = 32
 """Texts that go through PyTorch at once."""
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where weights come from: `hub`, `synthetic` (with `seed` and `amplitude`), or a checkpoint's path."""
+
+    origin: str | Path = "hub"
+    seed: int = 0
+    amplitude: float = 400.0
+
+    def load(self, variant: Variant) -> Weights:
+        """As `pecore.convert.checkpoint.load`, which raises InputError."""
+        return load(variant, self.origin, seed=self.seed, amplitude=self.amplitude)
+
+
+@dataclass(frozen=True)
+class LoadedTower:
+    """timm's tower, its variant and weights, and the bundle that named it; `bundle` is None where a size did."""
+
+    variant: Variant
+    weights: Weights
+    model: Any
+    bundle: Bundle | None = None
+
+
+def load_tower(what: str | Path, source: WeightsSource = WeightsSource()) -> LoadedTower:
+    """The tower that `what` names: a bundle's folder, a file in one, or a size such as B16.
+
+    Args:
+        source: of a size's weights; of a bundle's only a checkpoint's path counts, of what it was made from.
+
+    Raises:
+        InputError: it names none, or the weights are not available or are others.
+    """
+    path = Path(what)
+    folder = path if path.is_dir() else path.parent
+    if (folder / MANIFEST).is_file() and path.exists():
+        bundle = open_bundle(folder)
+        checkpoint = source.origin if isinstance(source.origin, Path) else None
+        weights = bundle_weights(bundle, checkpoint)
+        return LoadedTower(bundle.variant, weights, build_tower(bundle.variant, weights.state_dict), bundle)
+    try:
+        variant = find(str(what))
+    except InputError as error:
+        raise InputError(f"{what} is neither a bundle's folder nor a size ({error})") from error
+    weights = source.load(variant)
+    return LoadedTower(variant, weights, build_tower(variant, weights.state_dict))
 
 
 def bundle_weights(bundle: Bundle, checkpoint: Path | None = None) -> Weights:
