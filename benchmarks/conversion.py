@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pecore.validate.graph_facts import facts
 
 from benchmarks import results
 from benchmarks.workspace import FOLDER, Workspace
@@ -25,6 +24,7 @@ from pecore.console import working
 from pecore.runtime import Arrays, open_model
 from pecore.validate.gpu import Verdict, run_on_gpu
 from pecore.validate.parity import compare
+from pecore.validate.rules import graph_facts as facts
 from pecore.variants import find
 
 WAYS = {
@@ -71,8 +71,8 @@ def ours(size: str, way: str, folder: Path) -> None:
     from pecore.convert.export import export_tflite
     from pecore.convert.quantize import quantize
     from pecore.convert.synthetic import synthetic_state_dict
+    from pecore.convert.towers import build_tower
     from pecore.rewrites.tower import rewrite
-    from pecore.variants import build_tower
 
     variant = find(size)
     model = build_tower(variant, synthetic_state_dict(variant))

@@ -27,6 +27,7 @@ from pecore.convert.checkpoint import load
 from pecore.convert.export import export_tflite
 from pecore.convert.pipeline import Options, convert
 from pecore.convert.quantize import PRECISIONS, quantize
+from pecore.convert.towers import build_tower
 from pecore.image import preprocess
 from pecore.rewrites import Output, rewrite
 from pecore.rewrites.tower import default_output
@@ -35,7 +36,7 @@ from pecore.validate import exactness, gates, headroom, report
 from pecore.validate.photographs import photographs
 from pecore.validate.reference import REFERENCE, load_reference
 from pecore.validate.rules import runtimes
-from pecore.variants import VARIANTS, Variant, build_tower, find
+from pecore.variants import VARIANTS, Variant, find
 
 ROOT = Path(__file__).parents[1]
 JSON, PAGE = ROOT / "pecore" / "family.json", ROOT / "docs" / "family.md"

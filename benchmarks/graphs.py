@@ -6,11 +6,10 @@ python -m benchmarks.graphs --size B16
 import argparse
 from typing import Any
 
-from pecore.validate.graph_facts import facts
-
 from benchmarks import results
 from benchmarks.workspace import GRAPHS, Workspace
 from pecore.console import working
+from pecore.validate.rules import graph_facts as facts
 from pecore.variants import find
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pecore.validate.graph_facts import facts
 
 from benchmarks import results
 from benchmarks.conversion import whole_file
@@ -25,10 +24,12 @@ from benchmarks.workspace import FOLDER
 from pecore.console import working
 from pecore.convert.export import export_tflite
 from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower
 from pecore.rewrites.tower import rewrite
 from pecore.runtime import open_model
 from pecore.timing import paired, ratio, spread
-from pecore.variants import Variant, build_tower, find
+from pecore.validate.rules import graph_facts as facts
+from pecore.variants import Variant, find
 
 SIDES = (112, 160, 224, 320, 448)
 BATCHES = (1, 2, 4, 8)

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from benchmarks.published import PublishedTower
 from pecore.convert.export import export_tflite
 from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower
 from pecore.image import preprocess
 from pecore.validate.graph import op_counts, read_graph
 from pecore.validate.rules import check
-from pecore.variants import build_tower
 
 
 @pytest.mark.parametrize("size", ["T16", "B16", "G14"])

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from pecore.convert.checkpoint import CLIP_FILE, VISION_FILE, fetch, head_size, load, read_tensors
 from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower
 from pecore.errors import InputError
-from pecore.variants import build_tower, find, resized
+from pecore.variants import find, resized
 
 T16 = find("T16")
 SMALL = replace(T16, depth=2, image_size=64)

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from pecore.convert.checkpoint import load
 from pecore.convert.export import export_tflite
+from pecore.convert.towers import build_tower
 from pecore.image import preprocess
 from pecore.rewrites.tower import rewrite
 from pecore.runtime import open_model
-from pecore.variants import Variant, build_tower, find
+from pecore.variants import Variant, find
 
 State = dict[str, Tensor]
 EPS = 1e-5

@@ -8,25 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pecore.convert.text_pipeline import TextOptions
 from PIL import Image
 from safetensors.torch import save_file
 
 from pecore.cli.convert import choose_variant
-from pecore.convert import pipeline as conversion
-from pecore.convert import staging as bundle
+from pecore.convert import pipeline
 from pecore.convert.checkpoint import load
-from pecore.convert.pipeline import Options, Result, bundle_name, convert
+from pecore.convert.pipeline import Conversion, GateOptions, VisionOptions, bundle_name, convert
 from pecore.errors import GateError, InputError
+from pecore.files import sha256
 from pecore.rewrites.output import Output
 from pecore.rewrites.tower import Scales
 from pecore.runtime import open_model
 from pecore.validate import gates, rules
-from pecore.validate.bundle import Options as ValidateOptions
-from pecore.validate.bundle import validate
+from pecore.validate.bundle import ValidationOptions, validate
 from pecore.variants import Variant, find, resized
 
-FP16 = Options(gpu="skip")
+FP16 = VisionOptions(gpu="skip")
 
 
 def _quiet(stage: str) -> None:
@@ -34,10 +32,10 @@ def _quiet(stage: str) -> None:
 
 
 def _files(folder: Path) -> dict[str, str]:
-    return {p.name: bundle.sha256(p) for p in folder.iterdir()}
+    return {p.name: sha256(p) for p in folder.iterdir()}
 
 
-def test_what_is_written(tiny_result: Result) -> None:
+def test_what_is_written(tiny_result: Conversion) -> None:
     assert tiny_result.passed
     name = tiny_result.manifest["name"]
     assert tiny_result.folder.name == name == "pe_core_tiny_384"
@@ -47,13 +45,13 @@ def test_what_is_written(tiny_result: Result) -> None:
     assert [p.name for p in tiny_result.folder.parent.iterdir()] == [name]
 
 
-def test_manifest(tiny_result: Result, tiny: Variant) -> None:
+def test_manifest(tiny_result: Conversion, tiny: Variant) -> None:
     manifest = json.loads((tiny_result.folder / "manifest.json").read_text("utf-8"))
     assert manifest == tiny_result.manifest
     assert manifest["variant"] == asdict(tiny)
     for name, file in manifest["files"].items():
         path = tiny_result.folder / name
-        assert (file["sha256"], file["bytes"]) == (bundle.sha256(path), path.stat().st_size)
+        assert (file["sha256"], file["bytes"]) == (sha256(path), path.stat().st_size)
         assert name == f"{tiny.artefact}_{file['precision']}.tflite"
     assert {f["precision"]: f["ops"] for f in manifest["files"].values()} == {"fp16": 87, "int8": 80, "fp32": 76}
     assert manifest["input"] == {
@@ -72,7 +70,7 @@ def test_manifest(tiny_result: Result, tiny: Variant) -> None:
     assert {g["outcome"] for g in manifest["gates"]} == {"passed", "skipped"}
 
 
-def test_report(tiny_result: Result) -> None:
+def test_report(tiny_result: Conversion) -> None:
     report = json.loads((tiny_result.folder / "report.json").read_text("utf-8"))
     assert report == tiny_result.report
     assert (report["verdict"], report["name"]) == ("passed", tiny_result.manifest["name"])
@@ -93,7 +91,7 @@ def test_report(tiny_result: Result) -> None:
         assert set(gate["thresholds"]) <= set(gate["figures"])
 
 
-def test_model_card(tiny_result: Result) -> None:
+def test_model_card(tiny_result: Conversion) -> None:
     card = (tiny_result.folder / "MODEL_CARD.md").read_text("utf-8")
     assert "Synthetic weights" in card
     assert "classifies nothing" in card
@@ -102,7 +100,7 @@ def test_model_card(tiny_result: Result) -> None:
         assert file["sha256"] in card
 
 
-def test_reference_samples_are_what_the_files_compute(tiny_result: Result) -> None:
+def test_reference_samples_are_what_the_files_compute(tiny_result: Conversion) -> None:
     with np.load(tiny_result.folder / "reference.npz") as stored:
         images, embeddings = stored["image"], stored["embedding"]
     assert images.shape == (2, 1, 3, 64, 64)
@@ -111,7 +109,7 @@ def test_reference_samples_are_what_the_files_compute(tiny_result: Result) -> No
         np.testing.assert_allclose(model.run({"image": image})["embedding"], embedding, atol=2e-6)
 
 
-def test_the_same_flags_give_the_same_bytes(tiny_result: Result, tiny: Variant, tmp_path: Path) -> None:
+def test_the_same_flags_give_the_same_bytes(tiny_result: Conversion, tiny: Variant, tmp_path: Path) -> None:
     """Another run, export and all; that it keeps fewer files changes none of them."""
     stages: list[str] = []
     again = convert(tiny, load(tiny, "synthetic"), tmp_path / "out" / tiny.artefact, FP16, stages.append)
@@ -156,7 +154,7 @@ def test_an_error_on_the_way_leaves_nothing(
         files["fp16"].write_bytes(b"half a file")
         raise error
 
-    monkeypatch.setattr(conversion, "write_files", write_files)
+    monkeypatch.setattr(pipeline, "write_files", write_files)
     with pytest.raises(type(error)):
         convert(tiny, load(tiny, "synthetic"), tmp_path / tiny.artefact, FP16, _quiet)
     assert len(seen) == 1  # it was there, under a name of its own
@@ -167,7 +165,7 @@ def test_an_error_on_the_way_leaves_nothing(
 def test_images_are_read_before_anything_is_converted(
     tiny: Variant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversion, "build_tower", lambda *_: pytest.fail("the work started"))
+    monkeypatch.setattr(pipeline, "build_tower", lambda *_: pytest.fail("the work started"))
     with pytest.raises(InputError, match="none is not a folder"):
         convert(tiny, load(tiny, "synthetic"), tmp_path / "out", replace(FP16, images=tmp_path / "none"), _quiet)
     assert not list(tmp_path.iterdir())
@@ -185,7 +183,9 @@ def test_images_of_one_s_own(tiny: Variant, tmp_path: Path, shots: list[Image.Im
 
 def test_a_file_for_the_cpu(tmp_path: Path) -> None:
     variant = replace(find("B16"), depth=1, image_size=64)
-    result = convert(variant, load(variant, "synthetic"), tmp_path / "out", Options(precisions=("fp32-cpu",)), _quiet)
+    result = convert(
+        variant, load(variant, "synthetic"), tmp_path / "out", VisionOptions(precisions=("fp32-cpu",)), _quiet
+    )
     assert result.passed, [c.detail for c in result.checks]
     assert [c.subject for c in result.checks if c.gate == "exact"] == ["tower in slices for the CPU"]
     assert [(c.outcome, c.detail) for c in result.checks if c.gate == "gpu"] == [("skipped", "made for the CPU")]
@@ -193,7 +193,7 @@ def test_a_file_for_the_cpu(tmp_path: Path) -> None:
     assert (name, file["precision"]) == ("pe_core_base_224_fp32-cpu.tflite", "fp32-cpu")
     linears = next(c for c in result.checks if c.gate == "graph").figures["ops_by_name"]["FULLY_CONNECTED"]
     assert linears == 3 + 1 + 1 + 2 * 4 + 6  # q, k, v; RoPE's swap; proj; the MLP's parts; pool and head
-    assert [c.outcome for c in validate(result.folder, ValidateOptions())] == ["passed"] * 5 + ["skipped"]
+    assert [c.outcome for c in validate(result.folder, ValidationOptions())] == ["passed"] * 5 + ["skipped"]
 
 
 def test_a_feature_map(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_names_tell_outputs_apart() -> None:
         (replace(spatial, embedding_dim=10), {}, "pe_spatial_base_512_logits"),
         (resized(spatial, 256), {}, "pe_spatial_base_256"),
     ):
-        assert bundle_name(variant, Options(**options)) == expected
+        assert bundle_name(variant, VisionOptions(**options)) == expected
 
 
 @pytest.mark.parametrize(
@@ -263,10 +263,10 @@ def test_names_tell_outputs_apart() -> None:
 def test_outputs_that_a_tower_does_not_have(
     size: str, options: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversion, "build_tower", lambda *_: pytest.fail("the work started"))
+    monkeypatch.setattr(pipeline, "build_tower", lambda *_: pytest.fail("the work started"))
     weights = load(replace(find("T16"), depth=1, image_size=64), "synthetic")
     with pytest.raises(InputError, match=message):
-        convert(find(size), weights, tmp_path / "out", Options(**options), _quiet)
+        convert(find(size), weights, tmp_path / "out", VisionOptions(**options), _quiet)
     assert not list(tmp_path.iterdir())
 
 
@@ -299,11 +299,11 @@ def test_a_tower_is_named_in_one_way(tmp_path: Path) -> None:
 )
 def test_unknown_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Options(**options)
+        VisionOptions(**options)
 
 
 def test_an_unknown_runtime_is_refused_before_the_work() -> None:
-    for options in (Options, TextOptions, ValidateOptions):
+    for options in (VisionOptions, GateOptions, ValidationOptions):
         with pytest.raises(InputError, match=r"runtime '1\.0' is not one that the rules know"):
             options(runtime="1.0")
         assert options().runtime == rules.runtimes()[-1]
@@ -311,10 +311,10 @@ def test_an_unknown_runtime_is_refused_before_the_work() -> None:
 
 def test_a_gpu_that_is_required_and_not_there(tiny: Variant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Said before the work starts."""
-    monkeypatch.setattr(conversion, "probe", lambda: None)
-    monkeypatch.setattr(conversion, "build_tower", lambda *_: pytest.fail("the work started"))
+    monkeypatch.setattr(pipeline, "probe", lambda: None)
+    monkeypatch.setattr(pipeline, "build_tower", lambda *_: pytest.fail("the work started"))
     with pytest.raises(GateError, match="no GPU adapter: install a software Vulkan driver"):
-        convert(tiny, load(tiny, "synthetic"), tmp_path / "out", Options(gpu="require"), _quiet)
+        convert(tiny, load(tiny, "synthetic"), tmp_path / "out", VisionOptions(gpu="require"), _quiet)
     assert not list(tmp_path.iterdir())
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pecore.convert.text_pipeline import PROMPTS, TextOptions, convert_text
+from pecore.convert.text_pipeline import PROMPTS, convert_text
 
 from pecore.cli import main
 from pecore.convert.label_embeddings import write_labels
-from pecore.convert.pipeline import Result
+from pecore.convert.pipeline import GateOptions, Result
 from pecore.convert.staging import sha256
 from pecore.convert.text_tower import TextWeights, build_text_tower, load_text, text_config, tokenizer
 from pecore.errors import InputError
@@ -33,7 +33,7 @@ def weights() -> TextWeights:
 @pytest.fixture(scope="module")
 def result(weights: TextWeights, tmp_path_factory: pytest.TempPathFactory) -> Result:
     folder = tmp_path_factory.mktemp("text") / "b"
-    return convert_text(B16, weights, folder, TextOptions(("int8", "fp32"), gpu="skip"), lambda name: None, SMALL)
+    return convert_text(B16, weights, folder, GateOptions(("int8", "fp32"), gpu="skip"), lambda name: None, SMALL)
 
 
 # Float32 with sums in another order; int8 weights of a narrow random tower.
@@ -90,7 +90,7 @@ def test_joins_labels_of_the_same_checkpoint_alone(weights: TextWeights, tmp_pat
     write_labels(tmp_path / "b", B16, weights, ["cat"], ["{}"], config=SMALL)
     other = load_text(B16, "synthetic", seed=1, config=SMALL)
     with pytest.raises(InputError, match="from synthetic, seed 0, not from synthetic, seed 1"):
-        convert_text(B16, other, tmp_path / "b", TextOptions(gpu="skip"), config=SMALL)
+        convert_text(B16, other, tmp_path / "b", GateOptions(gpu="skip"), config=SMALL)
 
 
 def test_a_failed_gate_leaves_the_bundle_alone(
@@ -99,7 +99,7 @@ def test_a_failed_gate_leaves_the_bundle_alone(
     write_labels(tmp_path / "b", B16, weights, ["cat"], ["{}"], config=SMALL)
     before = {p.name: p.read_bytes() for p in (tmp_path / "b").iterdir()}
     monkeypatch.setitem(THRESHOLDS, ("cpu", "int8"), {"cosine": 1.1})  # type: ignore[misc]
-    result = convert_text(B16, weights, tmp_path / "b", TextOptions(gpu="skip"), config=SMALL)
+    result = convert_text(B16, weights, tmp_path / "b", GateOptions(gpu="skip"), config=SMALL)
     assert not result.passed
     assert result.folder == tmp_path / "b.rejected"
     assert (result.folder / "pe_core_base_224_text_int8.tflite").is_file()
@@ -108,7 +108,7 @@ def test_a_failed_gate_leaves_the_bundle_alone(
 
 def test_options() -> None:
     with pytest.raises(InputError, match="unknown precision int4"):
-        TextOptions(("int4",))
+        GateOptions(("int4",))
 
 
 def test_cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

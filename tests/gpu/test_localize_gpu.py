@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower
 from pecore.image import preprocess
 from pecore.rewrites.tower import Scales, rewrite
 from pecore.validate.expose_tensors import expose
 from pecore.validate.graph import read_graph
 from pecore.validate.localize import Localization, cpu_runner, gpu_runner, localize, torch_reference
 from pecore.validate.photographs import photographs
-from pecore.variants import build_tower, find
+from pecore.variants import find
 
 pytestmark = pytest.mark.gpu
 

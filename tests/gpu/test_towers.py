@@ -9,13 +9,14 @@ import torch
 from pecore.convert.checkpoint import load
 from pecore.convert.export import export_tflite
 from pecore.convert.quantize import quantize
+from pecore.convert.towers import build_tower
 from pecore.image import preprocess
 from pecore.rewrites.tower import rewrite
 from pecore.runtime import open_model
 from pecore.validate import gates, headroom
 from pecore.validate.gates import Check
 from pecore.validate.photographs import photographs
-from pecore.variants import build_tower, find
+from pecore.variants import find
 
 pytestmark = pytest.mark.gpu
 

@@ -9,21 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pecore.validate.graph_facts import facts
 from skimage import data
 
 from pecore.cli import main
 from pecore.convert import baselines as contenders
 from pecore.convert.checkpoint import load
+from pecore.convert.towers import build_tower
 from pecore.errors import InputError
 from pecore.image import preprocess
 from pecore.runtime import open_model
 from pecore.validate import gpu_times
-from pecore.validate.ablation_variants import Untouched
+from pecore.validate.ablation_variants import TimmTower
 from pecore.validate.gpu import Adapter, GpuRun, Verdict
 from pecore.validate.graph import read_graph
 from pecore.validate.parity import compare
-from pecore.variants import Variant, build_tower
+from pecore.validate.rules import graph_facts as facts
+from pecore.variants import Variant
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_facts_count_each_tensor_once(tiny_bundle: Path) -> None:
 
 @pytest.fixture(scope="module")
 def reference(tiny_variant: Variant) -> torch.nn.Module:
-    return Untouched(build_tower(tiny_variant, load(tiny_variant, "synthetic").state_dict), torch.float32).eval()
+    return TimmTower(build_tower(tiny_variant, load(tiny_variant, "synthetic").state_dict), torch.float32).eval()
 
 
 @pytest.fixture(scope="module")

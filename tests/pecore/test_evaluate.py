@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pecore.bundle import open_bundle
-from pecore.confusion_plot import plot_confusion
+from pecore.confusion_figure import plot_confusion
 from pecore.encoder import PerceptionEncoder
 from pecore.errors import InputError
 from pecore.evaluate import Tower, confusion, evaluate, read_dataset, torch_tower
@@ -104,7 +104,7 @@ def test_unreadable_images_are_skipped(dataset, tmp_path):
 
 def test_the_bundle_s_files_against_pytorch(tiny_bundle, dataset):
     bundle = open_bundle(tiny_bundle)
-    encoders = [PerceptionEncoder(bundle, precision=p, threads=1) for p in ("fp16", "int8")]
+    encoders = [PerceptionEncoder(bundle, weights=p, threads=1) for p in ("fp16", "int8")]
     labels = encoders[0].labels
     towers = [torch_tower(bundle), *(Tower(e.file.name, "cpu", e.embed_pixels) for e in encoders)]
     rows = evaluate(towers, read_dataset(dataset, labels.labels), labels, 64).rows()

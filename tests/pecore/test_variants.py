@@ -8,8 +8,9 @@ import torch
 from timm.models.eva import checkpoint_filter_fn
 
 from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower, tower_shapes
 from pecore.errors import InputError
-from pecore.variants import VARIANTS, Variant, build_tower, find, find_timm, resized, tower_shapes
+from pecore.variants import VARIANTS, Variant, find, find_timm, resized
 
 each = pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.size)
 core = pytest.mark.parametrize("variant", [v for v in VARIANTS if v.family == "core"], ids=lambda v: v.size)

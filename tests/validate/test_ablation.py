@@ -9,11 +9,12 @@ import pytest
 import skimage.data
 import torch
 import torch.nn.functional as F
-from pecore.convert.forms import write_fp16
 from PIL import Image
 
 from pecore.cli import main
 from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.tflite_files import write_fp16
+from pecore.convert.towers import build_tower
 from pecore.errors import InputError
 from pecore.image import preprocess
 from pecore.rewrites.tower import Scales, rewrite
@@ -21,7 +22,7 @@ from pecore.validate import ablation
 from pecore.validate.ablation import ablate, cells, choose_rows, markdown, passed
 from pecore.validate.ablation_plot import plot
 from pecore.validate.ablation_variants import ROWS, ablated
-from pecore.variants import build_tower, find
+from pecore.variants import find
 
 DOCS = Path(__file__).parents[2] / "docs"
 VARIANT = dataclasses.replace(find("T16"), depth=1, image_size=64)

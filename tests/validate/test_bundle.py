@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from pecore.convert import pipeline as conversion
+from pecore.convert import pipeline
 from pecore.convert.checkpoint import load
 from pecore.errors import InputError
 from pecore.validate.bundle import Options, judge_device, validate
@@ -24,9 +24,9 @@ def quietly(stage: str) -> None:
 def made(tmp_path_factory):
     """A bundle of a one-block tower."""
     variant = dataclasses.replace(find("T16"), depth=1, image_size=64)
-    options = conversion.Options(gpu="skip")
+    options = pipeline.VisionOptions(gpu="skip")
     target = tmp_path_factory.mktemp("made") / variant.artefact
-    return conversion.convert(variant, load(variant, "synthetic"), target, options, quietly).folder
+    return pipeline.convert(variant, load(variant, "synthetic"), target, options, quietly).folder
 
 
 @pytest.fixture

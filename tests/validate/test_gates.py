@@ -12,6 +12,7 @@ import torch
 from pecore.convert.export import export_tflite
 from pecore.convert.quantize import PRECISIONS
 from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower
 from pecore.rewrites import tower as rewrites
 from pecore.rewrites.tower import Scales, rewrite
 from pecore.validate import exactness, gates, headroom
@@ -19,7 +20,6 @@ from pecore.validate.gates import GPU_PRECISIONS, THRESHOLDS, Check, beyond
 from pecore.validate.gpu import Adapter, GpuRun, RefusedOp, Verdict
 from pecore.validate.report import as_json, failed
 from pecore.validate.rules import runtimes
-from pecore.variants import build_tower
 
 NEWEST = runtimes()[-1]
 

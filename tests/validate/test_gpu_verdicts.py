@@ -121,7 +121,7 @@ def test_a_missing_file_and_a_wrong_precision_are_the_callers_errors(one_op, tmp
     with pytest.raises(InputError, match="no such file"):
         run_on_gpu(tmp_path / "nowhere.tflite")
     with pytest.raises(InputError, match="bf16"):
-        run_on_gpu(one_op, precision="bf16")
+        run_on_gpu(one_op, compute="bf16")
 
 
 def test_the_probes_graph_is_a_model(one_op):

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower
 from pecore.rewrites.tower import Scales, rewrite
 from pecore.validate.subnormal import subnormal_weights
-from pecore.variants import build_tower, find
+from pecore.variants import find
 
 
 class Pair(nn.Module):
