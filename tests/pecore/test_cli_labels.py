@@ -17,7 +17,7 @@ COMMAND = ["labels", "--size", "T16", "--weights", "synthetic", "--templates", "
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A text tower of one narrow block in place of T16's, and a folder of its own to run in."""
-    for module in ("convert.text_tower", "convert.labels"):
+    for module in ("pecore.convert.text_tower", "pecore.convert.label_embeddings"):
         monkeypatch.setattr(f"{module}.text_config", lambda variant: SMALL)
     monkeypatch.chdir(tmp_path)
     Path("labels.txt").write_text("cat\ndog\nCat\n")
@@ -75,6 +75,9 @@ def test_a_bundle_of_another_checkpoint(capfd: pytest.CaptureFixture[str]) -> No
     assert run("--labels", "labels.txt", "--out", "b") == 0
     manifest = json.loads(Path("b/manifest.json").read_text())
     vision = {"kind": "timm", "source": "mine.safetensors", "synthetic": False, "seed": None, "fingerprint": "f"}
-    Path("b/manifest.json").write_text(json.dumps(manifest | {"weights": vision}))
+    tensor = {"name": "image", "dtype": "float32", "shape": [1]}
+    section = {"weights": vision, "files": {}, "input": tensor, "outputs": [tensor]}
+    section |= dict.fromkeys(("tower_output", "scales", "preprocessing", "self_test"), {})
+    Path("b/manifest.json").write_text(json.dumps(manifest | section))
     assert run("--labels", "labels.txt", "--out", "b") == 2
     assert "from mine.safetensors, not from synthetic, seed 0" in capfd.readouterr().err
