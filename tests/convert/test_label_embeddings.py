@@ -194,7 +194,7 @@ def vision_manifest(folder: Path, size: str = "B16", **changes: Any) -> dict[str
         "files": {"a.tflite": {"bytes": 4, "sha256": "0"}},
         "input": {"name": "image", "dtype": "float32", "shape": [1, 3, 224, 224]},
         "outputs": [{"name": "embedding", "dtype": "float32", "shape": [1, 1024]}],
-        **dict.fromkeys(("tower_output", "scales", "preprocessing", "self_test"), {}),
+        **{key: {} for key in ("tower_output", "scales", "preprocessing", "self_test")},
         "logit_scale": None,
     }
     folder.mkdir(exist_ok=True)

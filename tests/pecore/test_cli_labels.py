@@ -77,7 +77,7 @@ def test_a_bundle_of_another_checkpoint(capfd: pytest.CaptureFixture[str]) -> No
     vision = {"kind": "timm", "source": "mine.safetensors", "synthetic": False, "seed": None, "fingerprint": "f"}
     tensor = {"name": "image", "dtype": "float32", "shape": [1]}
     section = {"weights": vision, "files": {}, "input": tensor, "outputs": [tensor]}
-    section |= dict.fromkeys(("tower_output", "scales", "preprocessing", "self_test"), {})
+    section |= {key: {} for key in ("tower_output", "scales", "preprocessing", "self_test")}
     Path("b/manifest.json").write_text(json.dumps(manifest | section))
     assert run("--labels", "labels.txt", "--out", "b") == 2
     assert "from mine.safetensors, not from synthetic, seed 0" in capfd.readouterr().err

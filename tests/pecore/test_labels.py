@@ -38,7 +38,7 @@ def add_vision(manifest: dict[str, Any], **changes: Any) -> None:
     """The least that a vision tower's section holds."""
     image = {"name": "image", "dtype": "float32", "shape": [1, 3, 224, 224]}
     embedding = {"name": "embedding", "dtype": "float32", "shape": [1, 16]}
-    rest = dict.fromkeys(("tower_output", "scales", "preprocessing", "self_test"), {})
+    rest = {key: {} for key in ("tower_output", "scales", "preprocessing", "self_test")}
     manifest.update(weights=VISION | changes, files={}, input=image, outputs=[embedding], **rest)
 
 
