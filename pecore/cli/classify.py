@@ -48,7 +48,7 @@ def classify(
     verbose: VerboseOption = False,
 ) -> None:
     """Say which of the bundle's labels an image shows (exit code 1 if one of several images was skipped)."""
-    from pecore.image import find_images
+    from pecore.image_files import find_images
     from pecore.pictures import Line, Section, Tile, contact_sheet, save_picture
 
     paths = find_images(images)

@@ -36,7 +36,7 @@ def embed(
 
     Stopped work goes on when the command is run again, and unchanged images are not embedded twice.
     """
-    from pecore.image import find_images
+    from pecore.image_files import find_images
     from pecore.indexing import build_index
 
     paths = find_images(images)

@@ -103,7 +103,7 @@ def modality_of(argument: str, forced: str | None, option: str) -> str:
     Raises:
         InputError: another kind, or what looks like an image's name but is not there.
     """
-    from pecore.image import image_suffixes
+    from pecore.image_formats import image_suffixes
 
     if forced not in (None, "image", "text"):
         raise InputError(f"{option} is image or text, not {forced!r}")
