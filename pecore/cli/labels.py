@@ -34,7 +34,8 @@ def labels(
     """Embed labels with the text tower and put them into a bundle."""
     with progress(verbose) as log:
         log("starting")
-        from pecore.convert.label_embeddings import read_label_names, read_templates, write_labels
+        from pecore.convert.label_embeddings import write_labels
+        from pecore.convert.label_files import read_label_names, read_templates
         from pecore.convert.text_tower import load_text
         from pecore.variants import find
 
