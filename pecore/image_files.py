@@ -30,20 +30,23 @@ def left_out_note(left_out: Mapping[str, int]) -> str | None:
     total = sum(left_out.values())
     if not total:
         return None
-    kinds = [f"{count} {kind} ({LEFT_OUT.get(kind, CONVERT)})" for kind, count in sorted(left_out.items())]
+    kinds = []
+    for kind, count in sorted(left_out.items()):
+        plural, remedy = LEFT_OUT.get(kind, (kind, CONVERT))
+        kinds.append(f"{count} {plural if count > 1 else kind} ({remedy})")
     return f"{total} file{'s' * (total > 1)} left out: {', '.join(kinds)}"
 
 
 BROKEN_LINK, NO_ENDING, CLOSED = "broken link", "image without an ending", "folder that can't be opened"
 OUTSIDE = "image outside the folders of classes"
 LEFT_OUT = {
-    "HEIC": CONVERT_HEIC,
-    BROKEN_LINK: "what it points at is gone",
-    NO_ENDING: "rename it, as in photo.jpg",
-    CLOSED: "check its permissions",
-    OUTSIDE: "move it into one of them",
+    "HEIC": ("HEIC", CONVERT_HEIC),
+    BROKEN_LINK: ("broken links", "what they point at is gone"),
+    NO_ENDING: ("images without an ending", "rename them, as in photo.jpg"),
+    CLOSED: ("folders that can't be opened", "check their permissions"),
+    OUTSIDE: ("images outside the folders of classes", "move them into one"),
 }
-"""Kinds of files that are left out -> what to do about them, where it isn't `CONVERT`."""
+"""Kinds of files that are left out -> several of them, and what to do, where it isn't `CONVERT`."""
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -63,7 +66,7 @@ def survey_images(paths: Sequence[Path]) -> Survey:
     found: dict[Path, None] = {}
     left_out: Counter[str] = Counter()
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):  # unlike `Path`, without errors about names that are too long
             inside = _survey_folder(path)
             if not inside.images:
                 note = f" ({inside.note})" if inside.note else ""
@@ -72,18 +75,11 @@ def survey_images(paths: Sequence[Path]) -> Survey:
                 )
             found.update(dict.fromkeys(inside.images))
             left_out.update(inside.left_out)
-        elif _exists(path):
+        elif os.path.exists(path):
             found[path] = None
         else:
             raise InputError(f"there is no {path}; name an image file or a folder of them")
     return Survey(list(found), left_out)
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # longer than a path can be
-        return False
 
 
 def _survey_folder(folder: Path) -> Survey:
@@ -91,8 +87,8 @@ def _survey_folder(folder: Path) -> Survey:
     images = []
     for entry in _files(folder, left_out):
         suffix = Path(entry.name).suffix.lower()
-        if not entry.is_file():
-            left_out[BROKEN_LINK] += entry.is_symlink() and not _exists(Path(entry.path)) and suffix in suffixes
+        if not os.path.isfile(entry.path):
+            left_out[BROKEN_LINK] += entry.is_symlink() and not os.path.exists(entry.path) and suffix in suffixes
         elif suffix in suffixes:
             images.append(Path(entry.path))
         elif kind := kind_left_out(suffix) if suffix else _kind_by_content(Path(entry.path)):
@@ -118,7 +114,7 @@ def _files(folder: Path, left_out: Counter[str]) -> Iterator[os.DirEntry[str]]:
             left_out[CLOSED] += 1
             continue
         for entry in entries:
-            if not entry.is_dir():
+            if not os.path.isdir(entry.path):
                 yield entry
             elif entry.is_symlink():
                 links.append(entry.path)

@@ -27,6 +27,12 @@ PNG_PIXELS = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"))
 JPEG_METADATA = frozenset((*range(0xE1, 0xEE), 0xEF, 0xFE))
 """Markers APP1 to APP13, APP15 and COM. APP0 and APP14 say how the colours are coded."""
 
+APP0, JFIF_LENGTH = 0xE0, 18
+"""What is shorter is no JFIF header: decoders ignore it."""
+
+INTEGERS = {1: "B", 3: "H", 4: "I"}
+"""EXIF's code of a type -> `struct`'s. The standard has the orientation as the second; others are written too."""
+
 EXIF_START = b"Exif\0\0"
 CODING = (*range(254, 260), 262, 266, 277, 284, *range(290, 294), 317, 320, 321, 332, *range(338, 342), 347, 50674)
 PLACES = (273, 278, 279, *range(322, 326), *range(512, 522), *range(529, 533))
@@ -47,24 +53,35 @@ def upright(image: Image.Image, orientation: int | None = None) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    try:
-        return _known(image.getexif().get(ORIENTATION, 1))
+    exif = image.info.get("exif")
+    found = orientation_in(exif) if isinstance(exif, bytes) else None
+    if found is not None:
+        return found
+    try:  # XMP, an older PNG's hexadecimal text, what a caller has set
+        value = image.getexif().get(ORIENTATION, 1)
     except Exception:  # whatever Pillow raises about metadata that is no metadata
         return 1
-
-
-def _known(value: object) -> int:
     return value if isinstance(value, int) and value in TURNS else 1
 
 
-def orientation_in(exif: bytes) -> int:
-    """The orientation, 1 to 8, in a block of EXIF data; 1 where there is none or it can't be read."""
-    found = Image.Exif()
+def orientation_in(exif: bytes) -> int | None:
+    """The orientation, 1 to 8, in a block of EXIF data: that entry of its first directory, whatever the others are.
+    None where there is none, or it can't be read."""
+    data = exif.removeprefix(EXIF_START)
+    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    if order is None:
+        return None
     try:
-        found.load(exif)
-        return _known(found.get(ORIENTATION, 1))
-    except Exception:
-        return 1
+        (start,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, start)
+        for at in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(f"{order}HH", data, at)
+            if tag == ORIENTATION and kind in INTEGERS:
+                (value,) = struct.unpack_from(order + INTEGERS[kind], data, at + 8)
+                return value if 1 <= value <= 8 else None
+    except struct.error:
+        pass
+    return None
 
 
 def without_metadata(data: bytes) -> tuple[bytes, int | None] | None:
@@ -91,7 +108,7 @@ def _png(data: bytes) -> tuple[bytes, int]:
         if kind in PNG_PIXELS:
             kept.append(data[at : at + length + 12])
         elif kind == b"eXIf":
-            orientation = orientation_in(data[at + 8 : at + 8 + length])
+            orientation = orientation_in(data[at + 8 : at + 8 + length]) or 1
         at += length + 12
         if kind == b"IEND":
             break
@@ -106,10 +123,10 @@ def _jpeg(data: bytes) -> tuple[bytes, int]:
             continue
         end = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
         segment = data[at:end]
-        if data[at + 1] not in JPEG_METADATA:
+        if data[at + 1] not in JPEG_METADATA and not (data[at + 1] == APP0 and len(segment) < JFIF_LENGTH):
             kept.append(segment)
         elif segment[4:].startswith(EXIF_START):
-            orientation = orientation_in(segment[4:])
+            orientation = orientation_in(segment[4:]) or 1
         at = end
     return b"".join([*kept, data[at:]]), orientation
 
