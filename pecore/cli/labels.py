@@ -1,6 +1,5 @@
 """pecore labels"""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +33,7 @@ def labels(
     """Embed labels with the text tower and put them into a bundle."""
     with progress(verbose) as log:
         log("starting")
+        from pecore.bundle import read_manifest
         from pecore.convert.label_embeddings import write_labels
         from pecore.convert.label_files import read_label_names, read_templates
         from pecore.convert.text_tower import load_text
@@ -46,7 +46,7 @@ def labels(
         loaded = load_text(variant, weights_source(weights, checkpoint), seed=seed)
         made = write_labels(folder, variant, loaded, names, prompts, log, names=(labels, templates))
     if as_json:
-        show_json(asdict(made))
+        show_json(read_manifest(folder).as_json()["labels"])
         return
     written = made.files["text_embeddings.bin"].bytes
     rows = [

@@ -12,7 +12,8 @@ from open_clip.zero_shot_classifier import build_zero_shot_classifier
 
 from pecore.bundle import Origin, read_manifest
 from pecore.convert import label_embeddings as module
-from pecore.convert.label_embeddings import duplicates, embed_labels, read_label_names, read_templates, write_labels
+from pecore.convert.label_embeddings import embed_labels, write_labels
+from pecore.convert.label_files import read_templates
 from pecore.convert.text_tower import TextWeights, build_text_tower, load_text, synthetic_text, text_config
 from pecore.convert.tokenizer_file import clip_tokenizer
 from pecore.errors import InputError
@@ -91,65 +92,6 @@ def test_memory_does_not_grow_with_the_prompts(monkeypatch: pytest.MonkeyPatch) 
 
     peak(2)  # what is allocated once
     assert peak(80) < 1.5 * peak(20)
-
-
-# Label and template files
-
-
-def test_imagenet_and_template_sets() -> None:
-    assert len(read_label_names("imagenet")) == 1000
-    assert duplicates(read_label_names("imagenet")) == ["missile", "sunglasses"]
-    assert [len(read_templates(name)) for name in ("openai", "simple")] == [80, 7]
-    for name in ("openai", "simple"):
-        theirs = getattr(open_clip, f"{name.upper()}_IMAGENET_TEMPLATES")
-        ours = read_templates(name)
-        assert [t.replace("{}", "cat") for t in ours] == [t("cat") for t in theirs]
-
-
-@pytest.mark.parametrize(
-    "data",
-    ["cat\nchâteau d'eau\n", "\ufeffcat\r\nchâteau d'eau\r\n\r\n", "  cat\nchâteau d'eau", "cat\rchâteau d'eau\r"],
-    ids=["unix", "windows with a mark", "no last newline", "old mac"],
-)
-def test_label_files(data: str, tmp_path: Path) -> None:
-    (tmp_path / "l.txt").write_bytes(data.encode())
-    assert read_label_names(str(tmp_path / "l.txt")) == ["cat", "château d'eau"]
-
-
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [
-        (b"", "is empty"),
-        (b"\n \n", "is empty"),
-        (b"cat\n\ndog\n", "line 2 of .* is empty"),
-        ("cat\nchâteau\n".encode("latin-1"), r"not UTF-8 \(line 2\)"),
-        ("cat\n".encode("utf-16"), "UTF-8"),
-        ("cat\n".encode("utf-16-le"), "UTF-8"),
-    ],
-)
-def test_label_files_that_are_refused(data: bytes, said: str, tmp_path: Path) -> None:
-    (tmp_path / "l.txt").write_bytes(data)
-    with pytest.raises(InputError, match=said):
-        read_label_names(str(tmp_path / "l.txt"))
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"imagnet.*--labels imagenet"):
-        read_label_names("imagnet")
-    with pytest.raises(InputError, match=str(tmp_path)):
-        read_label_names(str(tmp_path))
-
-
-def test_templates_from_a_file(tmp_path: Path) -> None:
-    (tmp_path / "t.txt").write_text("a {} in {place}\n{}\n")
-    assert read_templates(str(tmp_path / "t.txt")) == ["a {} in {place}", "{}"]
-    (tmp_path / "t.txt").write_text("a {}\na photo\n")
-    with pytest.raises(InputError, match=r"'a photo' \(line 2 of .*\) has no \{\}"):
-        read_templates(str(tmp_path / "t.txt"))
-
-
-def test_duplicates_as_the_tokenizer_sees_them() -> None:
-    assert duplicates(["Cat", "dog", "cat", "sea  lion", "Sea lion"]) == ["cat", "Sea lion"]
 
 
 # What is written
