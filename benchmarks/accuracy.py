@@ -26,6 +26,7 @@ from pecore.convert.tflite_files import write_fp16
 from pecore.convert.towers import build_tower
 from pecore.figures import new_figure, plain_axes, save_figure
 from pecore.image import preprocess
+from pecore.precision import COMPUTES
 from pecore.runtime import open_model
 from pecore.timing import spread
 from pecore.validate.ablation import ablate, choose_rows
@@ -90,7 +91,7 @@ def full_depth(work: Workspace, log: Callable[[str], None]) -> dict[str, Any]:
         log(f"{name} on the CPU, {len(images)} images")
         model = open_model(work.file(name))
         rows[name] = {"cpu": judged(expected, [model.run({"image": image})["embedding"] for image in images])}
-        for compute in ("fp16", "fp32")[: 2 if name == "ours-fp16" else 1] if adapter else ():
+        for compute in (COMPUTES if name == "ours-fp16" else COMPUTES[:1]) if adapter else ():
             log(f"{name} on ML Drift in {compute}, {ON_GPU} photographs")
             run = run_on_gpu(work.file(name), inputs, compute)
             row: dict[str, Any] = {"verdict": run.verdict.value, "ops": run.ops, "ops_on_gpu": run.ops_on_gpu}

@@ -121,7 +121,7 @@ def alone(name: str, work: Workspace, threads: int) -> dict[str, float]:
         file_of(name, work).read_bytes()
     loads, warm, added = [], [], 0.0
     for _ in range(LOADS):
-        run = None  # the last one's memory, before this one's
+        run: Callable[[], Any] = dict  # lets go of the last one before the next is loaded
         start = time.perf_counter()
         run = load(name, work, threads, image)
         run()
