@@ -26,6 +26,14 @@ from pecore.image_metadata import upright, without_metadata
 
 MEAN = STD = 0.5  # of every channel
 
+SNIFFED = 64  # bytes that tell what a file is
+REMEDIES = {
+    HEIF: CONVERT_HEIC,
+    "a Git LFS pointer": "fetch the file itself with `git lfs pull`",
+    "a web page": "download the picture itself",
+    "a video": "save its frames to a folder",
+}
+
 Layout = Literal["nchw", "nhwc"]
 ValueRange = Literal["-1..1", "0..1", "0..255"]
 ImageInput = Image.Image | str | os.PathLike[str] | np.ndarray
@@ -105,19 +113,32 @@ def decode(file: BinaryIO, name: str) -> Image.Image:
     except Exception as error:  # Pillow's plugins raise nearly everything
         try:
             file.seek(0)
-            data = file.read()
+            start = file.read(SNIFFED)
+            found = _without_metadata(start, file)
+        except (Image.DecompressionBombError, MemoryError) as problem:
+            raise _too_large(name, problem) from problem
         except (OSError, ValueError) as problem:
             raise _unusable(name, problem) from problem
-        # Metadata is not what decides whether a picture can be seen.
-        bare = without_metadata(data)
-        if bare is not None:
-            try:
-                return _to_rgb(Image.open(BytesIO(bare[0]), formats=read_formats()), bare[1])
-            except (Image.DecompressionBombError, MemoryError) as problem:
-                raise _too_large(name, problem) from problem
-            except Exception:  # the first error is the one to report
-                pass
-        raise _unidentified(name, data, error) from error
+        if found is None:
+            raise _refused(name, start, error) from error
+        return found
+
+
+def _without_metadata(start: bytes, file: BinaryIO) -> Image.Image | None:
+    """The image in a file that begins with `start` and could not be read as it is; None where it can't be read without
+    its metadata either, which are not what decides whether a picture can be seen."""
+    if seems_to_be(start) not in (*READ, HEIF):
+        return None
+    bare = without_metadata(start + file.read())
+    if bare is None:
+        return None
+    data, orientation = bare
+    try:
+        return _to_rgb(Image.open(BytesIO(data), formats=read_formats()), orientation)
+    except (Image.DecompressionBombError, MemoryError):
+        raise
+    except Exception:  # the first error is the one to report
+        return None
 
 
 def _to_rgb(image: Image.Image, orientation: int | None = None) -> Image.Image:
@@ -135,21 +156,18 @@ def _to_rgb(image: Image.Image, orientation: int | None = None) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _unidentified(name: str, data: bytes, error: Exception) -> InputError:
+def _refused(name: str, start: bytes, error: Exception) -> InputError:
     """What to say of a file that can't be read, by what it seems to be."""
-    what = seems_to_be(data[:64])
-    if not data:
+    what = seems_to_be(start)
+    if not start:
         return InputError(f"{name} is not an image, it is empty: copy it again")
     if not isinstance(error, Image.UnidentifiedImageError) or (what in READ and what not in read_formats()):
         return _unusable(name, error)
-    if what in READ:
-        return InputError(f"{name} can't be used, it is a damaged {what} file: get it again, or save it as a new one")
-    if what == HEIF and "HEIF" in read_formats():
-        return InputError(f"{name} can't be used, it is a damaged HEIC file: get it again, or save it as JPEG or PNG")
-    if what == HEIF:
-        return InputError(f"{name} is not an image that is read without a plugin, but {HEIF}: {CONVERT_HEIC}")
-    if what == "a Git LFS pointer":
-        return InputError(f"{name} is not an image but {what}: fetch the file itself with `git lfs pull`")
+    if what in READ or (what == HEIF and "HEIF" in read_formats()):
+        kind = "HEIC" if what == HEIF else what
+        return InputError(f"{name} can't be used, it is a damaged {kind} file: get it again, or save it as a new one")
+    if what in REMEDIES:
+        return InputError(f"{name} is not an image that is read here but {what}: {REMEDIES[what]}")
     seems = f", but {what}" if what else ""
     return InputError(f"{name} is not an image in a format that is read ({NAMES}){seems}: save it as JPEG or PNG")
 

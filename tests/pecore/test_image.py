@@ -247,11 +247,11 @@ def test_formats_are_a_list_of_ours(small: Image.Image, tmp_path: Path, monkeypa
     ("data", "said"),
     [
         (b"", "it is empty"),
-        (b"<!DOCTYPE html><html>404</html>", "a web page"),
+        (b"<!DOCTYPE html><html>404</html>", "a web page: download the picture itself"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing"),
         (b"%PDF-1.7", "a PDF file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
-        (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a video"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a video: save its frames"),
         (b"\xff\xd8\xff\xe0\0\x10JFIF", "can't be used"),
         (b"RIFF\x24\0\0\0WEBPVP8 ", "a damaged WEBP file|can't be used"),
         (b"\xff\x0a" + bytes(30), "a JPEG XL file"),
