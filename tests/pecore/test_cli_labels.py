@@ -71,6 +71,23 @@ def test_what_users_get_wrong_is_one_sentence(args: list[str], said: str, capfd:
     assert os.listdir() == ["labels.txt"]
 
 
+@pytest.mark.parametrize("content", ['{"0": "cat"}', "0 cat\n1 dog\n", "id,label\n0,cat\n", '"cat"\n"dog"\n'])
+def test_a_file_of_another_form_is_refused_before_the_work(content: str, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("labels.txt").write_text(content)
+    assert run("--labels", "labels.txt", "--out", "b") == 2
+    out, err = capfd.readouterr()
+    assert "labels.txt is not one label a line: line 1, " in err.splitlines()[-1]
+    assert (out, os.listdir()) == ("", ["labels.txt"])
+
+
+def test_doubts_are_said_and_kept(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("labels.txt").write_text("sea_lion\nch\u00e2teau\ncha\u0302teau\n")
+    assert run("--labels", "labels.txt", "--out", "b", "--json") == 0
+    said = json.loads(capfd.readouterr().out)["warnings"]
+    assert said == json.loads(Path("b/manifest.json").read_text())["labels"]["warnings"]
+    assert ["teau' is there twice" in said[0], "'sea_lion' has _" in said[1]] == [True, True]
+
+
 def test_a_bundle_of_another_checkpoint(capfd: pytest.CaptureFixture[str]) -> None:
     assert run("--labels", "labels.txt", "--out", "b") == 0
     manifest = json.loads(Path("b/manifest.json").read_text())
