@@ -128,7 +128,7 @@ def test_a_folder_is_no_model(tmp_path):
         open_model(tmp_path)
 
 
-@pytest.mark.parametrize(("option", "value"), [("backend", "npu"), ("precision", "bf16"), ("threads", 0)])
+@pytest.mark.parametrize(("option", "value"), [("backend", "npu"), ("compute", "bf16"), ("threads", 0)])
 def test_an_option_that_does_not_exist_is_named(stem, option, value):
     with pytest.raises(InputError, match=str(value)):
         open_model(stem, **{option: value})

@@ -10,7 +10,7 @@ from pecore.validate.gpu import (
     NO_ADAPTER_REMEDY,
     RefusedOp,
     Verdict,
-    judge,
+    classify_run,
     one_op_model,
     parse_adapter,
     parse_refusals,
@@ -33,6 +33,10 @@ REFUSED_ALL = LAVAPIPE + (
     "ERROR: Following operations are not supported by GPU delegate:\n"
     "L2_NORMALIZATION: Operation is not supported.\n"
     "No operations will run on the GPU, and all 1 operations will run on the CPU.\n"
+)
+GAVE_UP_LOG = (
+    "RuntimeError: Failed to read from tensor buffer: ERROR: [tensor_buffer.cc:711]\n"
+    "\u2514 Failed to lock custom tensor buffer\n"
 )
 MESA_22 = (
     "INFO: [delegate_webgpu.cc:342] Create WebGPU environment (use_low_power=0, enable_host_mapped_pointer=1)\n"
@@ -82,16 +86,17 @@ def test_refusals_keep_the_delegates_reason_and_skip_lines_of_the_log():
         (-11, {"stage": "compiling", "ops": 6}, LAVAPIPE, Verdict.CRASHED, "SIGSEGV while compiling"),
         (1, {"stage": "running input 1 of 1"}, "device lost", Verdict.CRASHED, "code 1 while running input 1"),
         (None, {"stage": "compiling"}, LAVAPIPE, Verdict.TIMED_OUT, "after 7 s while compiling"),
+        (1, {"stage": "running input 1 of 1"}, LAVAPIPE + GAVE_UP_LOG, Verdict.GAVE_UP, "nothing about the model"),
     ],
 )
 def test_verdicts(returncode, result, log, verdict, words):
-    run = judge(returncode, result, log, "fp16", 7)
+    run = classify_run(returncode, result, log, "fp16", 7)
     assert run.verdict is verdict
     assert words in run.detail
 
 
 def test_a_long_log_loses_its_middle():
-    log = judge(0, {"stage": "done", "ops": 1}, LAVAPIPE + "x" * 3 * LOG_LIMIT + "the end", "fp16", 7).log
+    log = classify_run(0, {"stage": "done", "ops": 1}, LAVAPIPE + "x" * 3 * LOG_LIMIT + "the end", "fp16", 7).log
     assert log.startswith(LAVAPIPE)
     assert log.endswith("the end")
     assert len(log) < LOG_LIMIT + 100
@@ -117,7 +122,7 @@ def test_a_file_that_is_no_model_is_the_callers_error(one_op, content):
         run_on_gpu(one_op)
 
 
-def test_a_missing_file_and_a_wrong_precision_are_the_callers_errors(one_op, tmp_path):
+def test_a_missing_file_and_a_wrong_compute_are_the_callers_errors(one_op, tmp_path):
     with pytest.raises(InputError, match="no such file"):
         run_on_gpu(tmp_path / "nowhere.tflite")
     with pytest.raises(InputError, match="bf16"):
