@@ -19,7 +19,7 @@ from pecore.errors import InputError
 from pecore.precision import PRECISIONS
 from pecore.validate import parity
 from pecore.validate.checks import Check, Outcome
-from pecore.validate.gates import is_batch, is_unit
+from pecore.validate.outputs import is_batch, is_unit
 
 KINDS = ("cpu", "gpu fp16", "gpu fp32")
 """What a device computes on, and in; the first keys of `gates.THRESHOLDS`."""

@@ -81,18 +81,41 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def count_ops(model: Path) -> int:
-    """Number of ops in the main graph of a `.tflite`."""
+def count_ops(path: Path, signature: str | None) -> int:
+    """Number of ops in the graph of a signature, the first where None, of a `.tflite`."""
     from ai_edge_litert import schema_py_generated as schema
 
-    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return schema.Model.GetRootAs(data, 0).Subgraphs(0).OperatorsLength()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        model = schema.Model.GetRootAs(data, 0)
+        signatures = [model.SignatureDefs(i) for i in range(model.SignatureDefsLength())]
+        own = [s for s in signatures if signature is None or s.SignatureKey() == signature.encode()]
+        return model.Subgraphs(own[0].SubgraphIndex() if own else 0).OperatorsLength()
 
 
 def noise(specs: dict[str, Any]) -> Arrays:
-    """One input for a run that is only asked whether it runs: seeded noise in [-1, 1), zeros for integers."""
-    rng = np.random.default_rng(0)
-    return {name: rng.uniform(-1, 1, spec.shape).astype(spec.dtype) for name, spec in specs.items()}
+    """Seeded input for a graph of which nothing is known: floats in [-1, 1); the whole range of integers that stand for
+    real values (quantized ones, and bytes, which are pixels); booleans of both kinds; zeros for other integers, which
+    are indices or lengths mostly.
+
+    Raises:
+        InputError: an input takes no numbers.
+    """
+    return {name: _noise(name, spec, np.random.default_rng(seed)) for seed, (name, spec) in enumerate(specs.items())}
+
+
+def _noise(name: str, spec: Any, rng: np.random.Generator) -> np.ndarray:
+    if spec.dtype.kind == "b":
+        return rng.random(spec.shape) < 0.5
+    if spec.dtype.kind in "iu":
+        if spec.scale is None and spec.dtype != np.uint8:
+            return np.zeros(spec.shape, spec.dtype)
+        limits = np.iinfo(spec.dtype)
+        return rng.integers(limits.min, limits.max, spec.shape, spec.dtype, endpoint=True)
+    if spec.dtype.kind in "fc":
+        return rng.uniform(-1, 1, spec.shape).astype(spec.dtype)
+    from pecore.errors import InputError
+
+    raise InputError(f"input {name!r} takes {spec.dtype}, which can't be made up; give --reference FILE.npz")
 
 
 def main() -> None:
@@ -118,10 +141,11 @@ def main() -> None:
     except InputError as error:
         report(input_error=str(error))
         return
-    report(ops=count_ops(model_path), stage="compiling")
+    signature = request["signature"]
+    report(ops=count_ops(model_path, signature), stage="compiling")
     start = time.perf_counter()
     try:
-        model = open_model(model_path, backend="gpu", compute=request["compute"])
+        model = open_model(model_path, backend="gpu", compute=request["compute"], signature=signature)
     except InputError as error:
         report(refused=str(error))
         return
@@ -137,7 +161,12 @@ def main() -> None:
     for i, arrays in enumerate(inputs):
         report(run_s=run_s, stage=f"running input {i + 1} of {len(inputs)}")
         start = time.perf_counter()
-        outputs = model.run(arrays)
+        try:
+            outputs = model.run(arrays)
+        except (RuntimeError, ValueError) as error:  # ValueError: a dtype that LiteRT's buffers don't take
+            print(error, file=sys.stderr)
+            report(failed=" ".join(str(error).split()))
+            return
         run_s.append(time.perf_counter() - start)
         save_arrays(folder / f"output_{i}.npz", outputs)
     report(run_s=run_s, stage="done")

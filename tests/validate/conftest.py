@@ -68,9 +68,16 @@ class GraphBuilder:
         return outputs[0]
 
     def write(
-        self, path: Path, inputs: list[int], outputs: list[int], behind: bool = False, subgraphs: int = 1
+        self,
+        path: Path,
+        inputs: list[int],
+        outputs: list[int],
+        behind: bool = False,
+        subgraphs: int = 1,
+        second: tuple[str, "GraphBuilder", list[int], list[int]] | None = None,
     ) -> Path:
-        """Write the file; `behind` puts the constants behind the flatbuffer, as files over 2 GB have them."""
+        """Write the file; `behind` puts the constants behind the flatbuffer, as files over 2 GB have them; `second` is
+        another signature: its key, and what its graph is."""
         graph = schema.SubGraphT()
         graph.tensors, graph.operators, graph.inputs, graph.outputs = self.tensors, self.ops, inputs, outputs
         model = schema.ModelT()
@@ -88,6 +95,21 @@ class GraphBuilder:
             self._named("out", outputs),
         )
         model.signatureDefs = [signature]
+        if second:
+            key, other, its_inputs, its_outputs = second
+            more = schema.SubGraphT()
+            more.tensors, more.operators, more.inputs, more.outputs = other.tensors, other.ops, its_inputs, its_outputs
+            for tensor in other.tensors:
+                tensor.buffer += len(self.buffers) if tensor.buffer else 0
+            for op in other.ops:
+                op.opcodeIndex += len(self.codes)
+            self.codes += other.codes
+            self.buffers += other.buffers
+            model.subgraphs.append(more)
+            signature = schema.SignatureDefT()
+            signature.signatureKey, signature.subgraphIndex = key, len(model.subgraphs) - 1
+            signature.inputs, signature.outputs = self._named("in", its_inputs), self._named("out", its_outputs)
+            model.signatureDefs.append(signature)
         tail = b""
         if behind:
             blobs = {id(buffer): buffer.data.tobytes() for buffer in self.buffers if buffer.data is not None}
