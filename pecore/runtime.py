@@ -326,5 +326,6 @@ def _last_line(text: str) -> str:
 def _reason(error: Exception) -> str:
     """What an interpreter says of a node that fails, in one line and without its links and advice."""
     text = re.sub(r"(See instructions|Make sure|For the Android).*?(?=Node number|$)", "", str(error), flags=re.S)
-    text = re.sub(r"[\s.]*(?=Node number)", ". ", text)
-    return " ".join(text.split()).strip(" .") or type(error).__name__
+    told, number, node = text.partition("Node number")
+    parts = (" ".join(part.split()).strip(" .") for part in (told, number + node))
+    return ". ".join(part for part in parts if part) or type(error).__name__

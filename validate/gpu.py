@@ -243,10 +243,11 @@ def parse_refusals(log: str) -> tuple[tuple[RefusedOp, ...], int | None]:
 
 
 def _own_words(log: str) -> str:
-    """The last thing the delegate called an error, without the place in its source; empty where there is none."""
+    """The first thing the delegate called an error, which the others follow from, without its place in the source;
+    empty where there is none."""
     found = re.findall(r"^(?:ERROR: |E\d{4} .*?\] )(?:\[[^\]]*\] ?)?(?P<words>.+)$", log, re.MULTILINE)
     found = [words.strip() for words in found if not words.startswith("Following operations")]
-    return found[-1].rstrip(".") if found else ""
+    return found[0].rstrip(".") if found else ""
 
 
 def _no_adapter_reason(log: str) -> str:

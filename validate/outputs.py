@@ -1,8 +1,8 @@
 """How far outputs are from those they should be, each judged by what is defined for it.
 
 Floats are compared by direction and length (`parity`); an output without a direction (one element, or the same
-everywhere) by its relative difference; quantized integers in real units; other integers and booleans, which are indices
-and decisions, by how many differ.
+everywhere) by its relative difference; quantized integers and bytes, which are pixels, in real units; other integers
+and booleans, which are indices and decisions, by how many differ.
 """
 
 import math
@@ -66,6 +66,8 @@ def compare_outputs(
 def _compare(
     kind: str, precision: str, expected: Sequence[np.ndarray], got: Sequence[np.ndarray], spec: TensorSpec | None
 ) -> Compared:
+    if got[0].dtype == np.uint8 and (spec is None or spec.scale is None):  # pixels: real values in steps of 1
+        spec = TensorSpec(got[0].shape, got[0].dtype, scale=1.0)
     if spec is not None and spec.scale is not None and spec.dtype.kind in "iu":
         expected, got = ([_real(array, spec) for array in arrays] for arrays in (expected, got))
         got = [_within_a_step(e, g, spec.scale) for e, g in zip(expected, got)]

@@ -161,13 +161,12 @@ def test_a_crash_in_the_delegate_is_a_verdict(convert):
     assert run.adapter is not None
 
 
-def test_outputs_that_are_the_cpus_to_the_last_bit_did_not_come_from_the_gpu(stem, photos):
+def test_outputs_that_are_the_cpus_to_the_last_bit_are_a_hint_and_no_verdict(stem, photos):
+    """The CPU's never are, where fp16 rounds; the delegate's own are, and its verdict stays."""
     cpu = open_model(stem)
-    honest = run_on_gpu(stem, photos, compute="fp32", cpu_outputs=[cpu.run(arrays) for arrays in photos])
-    assert honest.verdict is Verdict.RAN
-    fallback = run_on_gpu(stem, photos, compute="fp32", cpu_outputs=honest.outputs)
-    assert fallback.verdict is Verdict.NOT_ON_GPU
-    assert fallback.outputs, "a caller may want to look at them"
+    for compute in ("fp16", "fp32"):
+        honest = run_on_gpu(stem, photos, compute=compute, cpu_outputs=[cpu.run(arrays) for arrays in photos])
+        assert (honest.verdict, honest.bit_equal) == (Verdict.RAN, False)
 
 
 def test_an_input_that_does_not_fit_is_the_callers_error(stem):

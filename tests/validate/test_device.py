@@ -92,6 +92,18 @@ def test_scale_is_judged(report, reference):
     assert "norm_error" in device.check_report(report, FILES, reference)[0].detail
 
 
+def test_a_later_run_is_judged_as_well(report, reference):
+    """On some GPUs only a model's first inference is right (LiteRT issue 8065)."""
+    figures = report["gates"][0]["figures"]
+    figures["later"] = encode(reference[0])
+    (check,) = device.check_report(report, FILES, reference)
+    assert (check.outcome, check.figures["samples"]) == ("passed", 2)
+    figures["later"] = encode(reference[0][:, ::-1])
+    assert device.check_report(report, FILES, reference)[0].outcome == "failed"
+    report["gates"][0]["figures"] |= {"outputs": figures["outputs"][:1]}  # with one sample too
+    assert device.check_report(report, FILES, reference[:1])[0].outcome == "failed"
+
+
 def test_not_a_number_fails(report, reference):
     report["gates"][0]["figures"]["outputs"][0] = encode(np.full((1, 64), np.nan))
     assert device.check_report(report, FILES, reference)[0].outcome == "failed"

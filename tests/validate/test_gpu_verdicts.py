@@ -18,6 +18,13 @@ from pecore.validate.gpu import (
 )
 from pecore.validate.gpu_child import load_arrays, save_arrays
 
+KERNEL_FAILED = (
+    "E0000 00:00:1795591348.805120    5532 delegate_webgpu.cc:478] Failed to create DelegateKernelLiteRt: "
+    "INVALID_ARGUMENT: Shape mismatch: {bhwc, {8, 1, 1, 8}} vs {bhwc, {1, 1, 8, 8}}\n"
+    "=== Source Location Trace: ===\n"
+    "ERROR: Failed to initialize kernel.\n"
+    "ERROR: Restored original execution plan after delegate application failure.\n"
+)
 LAVAPIPE = (
     "I0000 00:00:1795252089.261393    4900 environment.cc:532] Selected adapter: llvmpipe (LLVM 15.0.6, 256 bits), "
     "arch=software, vendor=mesa, backend=Vulkan, adapterType=CPU / Software\n"
@@ -82,6 +89,14 @@ def test_refusals_keep_the_delegates_reason_and_skip_lines_of_the_log():
         (0, {"stage": "done", "ops": 6, "run_s": [0.1]}, "", Verdict.NOT_ON_GPU, "never named"),
         (0, {"stage": "compiling", "ops": 6, "refused": "-"}, REFUSED, Verdict.REFUSED, "2 of 6 ops on the GPU"),
         (0, {"stage": "compiling", "ops": 6, "refused": "out of memory"}, LAVAPIPE, Verdict.REFUSED, "out of memory"),
+        (
+            0,
+            {"stage": "compiling", "refused": "-"},
+            LAVAPIPE + KERNEL_FAILED,
+            Verdict.REFUSED,
+            "words: Failed to create",
+        ),
+        (0, {"stage": "running", "failed": "no dtype"}, LAVAPIPE, Verdict.FAILED, "it failed while running: no dtype"),
         (0, {"stage": "compiling", "ops": 6, "refused": "-"}, MESA_22, Verdict.NO_ADAPTER, "ArrayDynamicIndexing"),
         (-11, {"stage": "compiling", "ops": 6}, LAVAPIPE, Verdict.CRASHED, "SIGSEGV while compiling"),
         (1, {"stage": "running input 1 of 1"}, "device lost", Verdict.CRASHED, "code 1 while running input 1"),
