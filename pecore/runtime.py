@@ -166,22 +166,23 @@ class _InterpreterModel:
             interpreter.allocate_tensors()
             signature = choose_signature(path, list(interpreter.get_signature_list()), signature)
             runner = interpreter.get_signature_runner(signature) if signature else None
-        except (ValueError, RuntimeError) as error:
-            if isinstance(error, InputError):
-                raise
+            if runner:
+                inputs, outputs = runner.get_input_details(), runner.get_output_details()
+            else:
+                inputs = {tensor["name"]: tensor for tensor in interpreter.get_input_details()}
+                outputs = {tensor["name"]: tensor for tensor in interpreter.get_output_details()}
+            self.inputs, self.outputs = _specs(inputs), _specs(outputs)
+        except InputError:
+            raise
+        except (ValueError, RuntimeError) as error:  # ValueError: a name that is not UTF-8, too
             raise CannotRunError(f"this runtime can't run {path}: {_reason(error)}; try another backend") from error
         if runner:
-            self.inputs, self.outputs = _specs(runner.get_input_details()), _specs(runner.get_output_details())
             self._forward: Callable[..., Arrays] = runner
         else:
-            inputs = {tensor["name"]: tensor for tensor in interpreter.get_input_details()}
-            outputs = {tensor["name"]: tensor for tensor in interpreter.get_output_details()}
-            self.inputs, self.outputs = _specs(inputs), _specs(outputs)
 
             def forward(**arrays: np.ndarray) -> Arrays:
                 for name, array in arrays.items():
-                    if array.shape != self.inputs[name].shape:
-                        interpreter.resize_tensor_input(inputs[name]["index"], array.shape)
+                    interpreter.resize_tensor_input(inputs[name]["index"], array.shape)
                 interpreter.allocate_tensors()
                 for name, array in arrays.items():
                     interpreter.set_tensor(inputs[name]["index"], array)

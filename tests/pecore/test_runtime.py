@@ -147,11 +147,9 @@ def test_compute_reaches_the_gpu(stem, tiny_bundle, monkeypatch, through, comput
         raise RuntimeError("no GPU here")
 
     monkeypatch.setattr("pecore.runtime.CompiledModel.from_file", from_file)
+    opener, what = (open_model, stem) if through == "open_model" else (PerceptionEncoder, tiny_bundle)
     with pytest.raises(InputError, match="no GPU here"):
-        if through == "open_model":
-            open_model(stem, backend="gpu", compute=compute)
-        else:
-            PerceptionEncoder(tiny_bundle, backend="gpu", compute=compute)
+        opener(what, backend="gpu", compute=compute)
     assert asked == [(HardwareAccelerator.GPU, in_fp32)]
 
 

@@ -1,4 +1,4 @@
-"""`.tflite` files as they come: newer than the runtime, failing when they run, with several signatures, with open sizes."""
+"""`.tflite` files as they come: newer than the runtime, failing when run, with several signatures, with open sizes."""
 
 from pathlib import Path
 
@@ -155,6 +155,20 @@ def test_every_signature_is_validated(two, tmp_path):
         assert found == {"two.tflite:serving_default": "passed", "two.tflite:decode": outcome}
 
 
+def test_the_first_signature_need_not_be_the_first_subgraph_s(two, tmp_path):
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(two.read_bytes(), 0))
+    model.signatureDefs.reverse()
+    packed = flatbuffers.Builder(1024)
+    packed.Finish(model.Pack(packed), b"TFL3")
+    path = tmp_path / "reversed.tflite"
+    path.write_bytes(packed.Output())
+    graph, inputs = read_graph(path), {"in0": np.ones((1, 6), np.float32)}
+    assert [op.name for op in graph.ops] == ["MUL"]
+    np.testing.assert_array_equal(open_model(path).run(inputs)["out0"], 2 * inputs["in0"])
+    found = localize(path, inputs, {"again": cpu_runner}, log=lambda line: None)
+    assert (found.sound, [row.step.op.name for row in found.parts]) == (True, ["MUL"])
+
+
 # Sizes left open
 
 
@@ -192,7 +206,7 @@ def test_a_size_left_open_without_a_signature(open_sized, tmp_path):
     bare = tmp_path / "bare.tflite"
     bare.write_bytes(packed.Output())
     opened = open_model(bare)
-    for n in (5, 2):
+    for n in (5, 1, 2):
         assert opened.run({"t0": np.zeros((n, 4, 8), np.float32)})["t1"].shape == (n, 4, 8)
 
 
