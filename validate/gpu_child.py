@@ -93,9 +93,10 @@ def count_ops(path: Path, signature: str | None) -> int:
 
 
 def noise(specs: dict[str, Any]) -> Arrays:
-    """Seeded input for a graph of which nothing is known: floats in [-1, 1); the whole range of integers that stand for
+    """Seeded input for a graph of which nothing is known: floats in [-1, 1]; the whole range of integers that stand for
     real values (quantized ones, and bytes, which are pixels); booleans of both kinds; zeros for other integers, which
-    are indices or lengths mostly.
+    are indices or lengths mostly. Where an input looks like an image its noise is as smooth as one: white noise drives
+    a network out of the range that it was quantized for.
 
     Raises:
         InputError: an input takes no numbers.
@@ -106,16 +107,37 @@ def noise(specs: dict[str, Any]) -> Arrays:
 def _noise(name: str, spec: Any, rng: np.random.Generator) -> np.ndarray:
     if spec.dtype.kind == "b":
         return rng.random(spec.shape) < 0.5
-    if spec.dtype.kind in "iu":
-        if spec.scale is None and spec.dtype != np.uint8:
-            return np.zeros(spec.shape, spec.dtype)
+    if spec.dtype.kind in "iu" and spec.scale is None and spec.dtype != np.uint8:
+        return np.zeros(spec.shape, spec.dtype)
+    if spec.dtype.kind in "iufc":
+        drawn = _smooth(spec.shape, rng) if _image_axes(spec.shape) else rng.uniform(-1, 1, spec.shape)
+        if spec.dtype.kind in "fc":
+            return drawn.astype(spec.dtype)
         limits = np.iinfo(spec.dtype)
-        return rng.integers(limits.min, limits.max, spec.shape, spec.dtype, endpoint=True)
-    if spec.dtype.kind in "fc":
-        return rng.uniform(-1, 1, spec.shape).astype(spec.dtype)
+        return np.round(limits.min + (drawn + 1) / 2 * (float(limits.max) - limits.min)).astype(spec.dtype)
     from pecore.errors import InputError
 
     raise InputError(f"input {name!r} takes {spec.dtype}, which can't be made up; give --reference FILE.npz")
+
+
+def _image_axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
+    """Height and width of what looks like images, NHWC or NCHW; None of anything else."""
+    if len(shape) != 4:
+        return None
+    return (1, 2) if shape[3] in (1, 3, 4) else (2, 3) if shape[1] in (1, 3, 4) else None
+
+
+def _smooth(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Noise in [-1, 1] with a photograph's spectrum, the amplitude falling as 1 / frequency."""
+    axes = _image_axes(shape)
+    assert axes is not None
+    spectrum = np.fft.fft2(rng.standard_normal(shape), axes=axes)
+    y, x = np.meshgrid(*(np.fft.fftfreq(shape[a]) for a in axes), indexing="ij")
+    falling = 1 / np.maximum(np.hypot(y, x), 1 / max(shape[a] for a in axes))
+    where = [shape[a] if a in axes else 1 for a in range(4)]
+    image = np.fft.ifft2(spectrum * falling.reshape(where), axes=axes).real
+    low, high = image.min(), image.max()
+    return 2 * (image - low) / (high - low or 1.0) - 1
 
 
 def main() -> None:

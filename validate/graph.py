@@ -347,6 +347,15 @@ def weights_precision(*graphs: Graph) -> str:
     return max(PRECISIONS, key=lambda name: stored.get(PRECISIONS[name].dtype, 0))
 
 
+def computes_in_integers(graph: Graph) -> bool:
+    """Whether activations are quantized (static quantization), and not the weights alone."""
+    return any(
+        tensors[0].scale is not None and tensors[0].dtype in ("int8", "uint8", "int16") and not tensors[0].constant
+        for op in graph.ops
+        if op.name not in ("QUANTIZE", "DEQUANTIZE") and (tensors := [t for t in op.inputs if t is not None])
+    )
+
+
 def macs(*graphs: Graph) -> int:
     """Multiply-accumulates of one run of each: those of FULLY_CONNECTED, BATCH_MATMUL, CONV_2D and
     DEPTHWISE_CONV_2D."""

@@ -16,6 +16,13 @@ from pecore.precision import PRECISIONS, Figures
 from pecore.runtime import Arrays, TensorSpec
 from pecore.validate import parity
 
+FP16_NORMAL = 2.0**-14
+"""fp16 keeps its eleven bits down to here; an output with nothing larger in it is zero to a GPU that computes in it."""
+
+FP16_STEP = 2.0**-10
+"""What fp16 can't tell apart beside 1, as the logit or the sum before a single score is: no error, however small the
+score."""
+
 UNEQUAL = 0.01
 """Share of an output's integers that may differ: those between two scores that rounding puts in the other order."""
 
@@ -75,14 +82,19 @@ def _compare(
         return _compare_choices(expected, got)
     if kind.startswith("gpu"):
         expected, got = zip(*(_same_nonfinite(e, g) for e, g in zip(expected, got)))
-    unit = all(is_unit(array) for array in expected)
-    limits = PRECISIONS[precision].thresholds(kind, unit)
+    row, unit, on_gpu = PRECISIONS[precision], all(is_unit(array) for array in expected), kind.startswith("gpu")
+    limits = dict(row.thresholds(kind, unit))
     # As long as the difference of two vectors whose angle is at its limit.
     relative = math.sqrt(2 * (1 - limits.get("cosine", limits.get("correlation", 1.0))))
+    if (on_gpu and not unit) or spec is not None:  # a norm that nothing makes 1 at the end carries every op's rounding
+        limits["norm_error"] = max(limits["norm_error"], relative)
     found = parity.compare(expected, got)
-    if all(parity.has_direction(array, relative) for array in expected):
-        return Compared(found.as_dict(), limits, _told(found, unit, on_gpu=kind.startswith("gpu")))
-    found = replace(found, relative_diff=parity.joint_relative_diff(expected, got))
+    smallest = FP16_NORMAL if kind == "gpu fp16" else 0.0
+    if all(parity.has_direction(array, relative, smallest) for array in expected):
+        return Compared(found.as_dict(), limits, _told(found, unit, on_gpu))
+    if kind == "gpu fp16":
+        relative, got = row.localize, [_within_a_step(e, g, FP16_STEP) for e, g in zip(expected, got)]
+    found = replace(found, relative_diff=parity.joint_relative_diff(expected, got, smallest))
     return Compared(found.as_dict(), {"relative_diff": relative}, f"relative |diff| {found.relative_diff:.1e}")
 
 

@@ -39,20 +39,22 @@ def compare(reference: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> Pa
     return worst([_figures(r, a) for r, a in zip(reference, actual)])
 
 
-def has_direction(reference: np.ndarray, tolerance: float) -> bool:
-    """Whether cosine, correlation and norm mean anything: more than one element, and elements that differ by more than
-    `tolerance` of the largest, which is all rounding can tell apart."""
+def has_direction(reference: np.ndarray, tolerance: float, smallest: float = 0.0) -> bool:
+    """Whether cosine, correlation and norm mean anything: more than one element, some above `smallest`, and elements
+    that differ by more than `tolerance` of the largest, which is all rounding can tell apart."""
     r = reference.astype(np.float64).ravel()
-    return r.size > 1 and not float(np.ptp(r)) <= tolerance * float(np.abs(r).max())
+    largest = float(np.abs(r).max(initial=0.0))
+    return r.size > 1 and not largest <= smallest and not float(np.ptp(r)) <= tolerance * largest
 
 
-def joint_relative_diff(reference: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> float:
+def joint_relative_diff(reference: Sequence[np.ndarray], actual: Sequence[np.ndarray], smallest: float = 0.0) -> float:
     """The largest |actual - reference| of all pairs over the largest |element| of all references, or as it is where
-    they are all zero. NaN where an element is not finite."""
+    none is above `smallest`. NaN where an element is not finite."""
     r, a = (np.concatenate([x.astype(np.float64).ravel() for x in arrays]) for arrays in (reference, actual))
     with np.errstate(invalid="ignore"):
         largest = float(np.abs(a - r).max())
-    return largest / (float(np.abs(r).max()) or 1.0)
+    scale = float(np.abs(r).max())
+    return largest if scale <= smallest else largest / scale
 
 
 def worst(figures: Sequence[Parity]) -> Parity:

@@ -9,8 +9,10 @@ from ai_edge_litert import schema_py_generated as schema
 
 from pecore.errors import InputError
 from pecore.runtime import CannotRunError, open_model
+from pecore.validate import gates
 from pecore.validate.bundle import ValidationOptions, check_file
 from pecore.validate.checks import Check
+from pecore.validate.gpu import GpuRun, Verdict
 from pecore.validate.graph import read_graph
 from pecore.validate.localize import cpu_runner, localize, steps
 
@@ -222,3 +224,22 @@ def test_a_reference_in_real_units_is_quantized(builder, tmp_path):
     assert judged(path, tmp_path / "r.npz")[1].outcome == "passed"
     np.savez(tmp_path / "r.npz", in0=real, out0=real[..., ::-1])
     assert judged(path, tmp_path / "r.npz")[1].outcome == "failed"
+
+
+def test_a_graph_of_integers_is_not_judged_on_noise(builder, tmp_path, monkeypatch):
+    """The CPU clamps what leaves the range that activations were quantized for; the GPU computes in floats."""
+    x, y = (builder.tensor(1, 4, 8, dtype="int8", scales=1) for _ in range(2))
+    builder.op("ADD", [x, builder.tensor(1, 4, 8, dtype="int8", data=0, scales=1)], y, options="AddOptions")
+    path = builder.write(tmp_path / "int8.tflite", [x], [y])
+    wrong = {"out0": np.random.default_rng(9).integers(-128, 128, (1, 4, 8)).astype(np.int8)}
+    monkeypatch.setattr(
+        gates, "run_on_gpu", lambda *_: GpuRun(Verdict.RAN, "", "fp16", "2.3.0", ops=1, outputs=(wrong,))
+    )
+    options = ValidationOptions(gpu="require")
+    found = [c for c in check_file(path, None, options, lambda line: None) if c.gate == "gpu"]
+    assert [c.outcome for c in found] == ["skipped", "skipped"]
+    assert found[0].detail.startswith("not judged: a graph of integers on made-up inputs; give --reference")
+    real = np.random.default_rng(0).uniform(-1, 1, (1, 1, 4, 8)).astype(np.float32)
+    np.savez(tmp_path / "r.npz", in0=real, out0=real)
+    found = [c for c in check_file(path, tmp_path / "r.npz", options, lambda line: None) if c.gate == "gpu"]
+    assert {c.outcome for c in found} == {"failed"}
