@@ -75,9 +75,10 @@ def _compare(
 ) -> Compared:
     if got[0].dtype == np.uint8 and (spec is None or spec.scale is None):  # pixels: real values in steps of 1
         spec = TensorSpec(got[0].shape, got[0].dtype, scale=1.0)
-    if spec is not None and spec.scale is not None and spec.dtype.kind in "iu":
+    step = spec.scale if spec is not None and spec.dtype.kind in "iu" else None
+    if spec is not None and step is not None:
         expected, got = ([_real(array, spec) for array in arrays] for arrays in (expected, got))
-        got = [_within_a_step(e, g, spec.scale) for e, g in zip(expected, got)]
+        got = [_within_a_step(e, g, step) for e, g in zip(expected, got)]
     if got[0].dtype.kind in "iub":
         return _compare_choices(expected, got)
     if kind.startswith("gpu"):
@@ -86,7 +87,7 @@ def _compare(
     limits = dict(row.thresholds(kind, unit))
     # As long as the difference of two vectors whose angle is at its limit.
     relative = math.sqrt(2 * (1 - limits.get("cosine", limits.get("correlation", 1.0))))
-    if (on_gpu and not unit) or spec is not None:  # a norm that nothing makes 1 at the end carries every op's rounding
+    if (on_gpu and not unit) or step is not None:  # a norm that nothing makes 1 at the end carries every op's rounding
         limits["norm_error"] = max(limits["norm_error"], relative)
     found = parity.compare(expected, got)
     smallest = FP16_NORMAL if kind == "gpu fp16" else 0.0

@@ -79,7 +79,9 @@ def test_a_norm_of_1_is_held_to_its_own_limit_and_any_other_to_the_correlation_s
     assert missed([unit], [unit * np.float32(1.01)]) == ["norm_error"]
     assert missed([vector], [vector * np.float32(1.01)]) == []
     assert missed([vector], [vector * np.float32(1.02)]) == ["norm_error"]
-    assert missed([vector], [vector * np.float32(1.01)], "cpu", "fp32"), "nor does the CPU's limit change"
+    plain = TensorSpec((1, 64), np.dtype(np.float32))
+    assert missed([vector], [vector * np.float32(1.01)], "cpu", "fp32", plain), "nor does the CPU's limit change"
+    assert missed([unit], [unit * np.float32(1.01)], "cpu", "int8", plain) == ["norm_error"]
 
 
 def stored(real: np.ndarray) -> np.ndarray:
