@@ -1,4 +1,5 @@
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,12 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from pecore.convert.text_pipeline import PROMPTS, max_difference
 from safetensors.torch import save_file
 
+from pecore.bundle import Origin, different_checkpoint
 from pecore.convert.checkpoint import CLIP_FILE
-from pecore.convert.fingerprint import fingerprint, mismatch
+from pecore.convert.fingerprint import fingerprint
+from pecore.convert.pipeline import PROMPTS
 from pecore.convert.synthetic import synthetic_state_dict
 from pecore.convert.text_tower import (
     build_text_tower,
@@ -19,16 +21,22 @@ from pecore.convert.text_tower import (
     load_text,
     synthetic_text,
     text_config,
-    tokenizer,
+    token_ids,
 )
+from pecore.convert.tokenizer_file import clip_tokenizer
 from pecore.errors import InputError
 from pecore.rewrites.text import EndPool, MaskedSoftmax, rewrite_text
 from pecore.rewrites.tower import Scales, UnsupportedTowerError
+from pecore.validate.text_exactness import max_difference
 from pecore.variants import VARIANTS, find
 
 B16 = replace(find("B16"), depth=1, image_size=32)
 SMALL = replace(text_config(find("B16")), layers=2, width=64, heads=2)
 StateDict = dict[str, torch.Tensor]
+
+
+def ids_of(texts: Sequence[str]) -> torch.Tensor:
+    return token_ids(clip_tokenizer(), texts, 32)
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +64,11 @@ def test_text_config_is_open_clips(variant: Any) -> None:
 def test_tokenizer_is_open_clips(size: str) -> None:
     variant = find(size)
     texts = [*PROMPTS, "<start_of_text> twice", "UPPER  case\n\ttabs &amp; entities", "x" * 500]
-    tokenize = tokenizer(text_config(variant).context_length)
-    assert torch.equal(tokenize(texts), open_clip.get_tokenizer(variant.open_clip_name)(texts))
-    assert tokenize.count("") == 2
-    assert tokenize.count("a cat") == 4
+    context = text_config(variant).context_length
+    ours = token_ids(clip_tokenizer(), texts, context)
+    assert torch.equal(ours, open_clip.get_tokenizer(variant.open_clip_name)(texts))
+    assert clip_tokenizer().count("") == 2
+    assert clip_tokenizer().count("a cat") == 4
 
 
 def test_tower_is_open_clips() -> None:
@@ -67,7 +76,7 @@ def test_tower_is_open_clips() -> None:
     config = open_clip.get_model_config("PE-Core-T-16-384")
     text = config["text_cfg"] | {"layers": 2, "width": 64, "heads": 2}
     model = open_clip.CustomTextCLIP(config["embed_dim"], config["vision_cfg"], text).eval()
-    ids = tokenizer(32)(PROMPTS)
+    ids = ids_of(PROMPTS)
     ours = build_text_tower(replace(SMALL, output_dim=config["embed_dim"]), model.text.state_dict())
     with torch.no_grad():
         made, expected = ours(ids), model.encode_text(ids)
@@ -76,7 +85,7 @@ def test_tower_is_open_clips() -> None:
 
 
 def test_cutting_the_padding_changes_nothing(tower: Any) -> None:
-    ids = tokenizer(32)(["a photo of a cat.", "a dog", ""])
+    ids = ids_of(["a photo of a cat.", "a dog", ""])
     with torch.no_grad():
         whole = F.normalize(tower(ids), dim=-1)
     # The same sums without the terms that the mask made 0: what differs is the order that kernels add in.
@@ -90,7 +99,7 @@ def test_synthetic_text_is_away_from_neutral(tower: Any) -> None:
         assert torch.equal(tensor, again[key])
         assert not torch.equal(tensor, other[key])
         assert tensor.std() > 0.01, key
-    embeddings = encode_ids(tower, tokenizer(32)(PROMPTS))
+    embeddings = encode_ids(tower, ids_of(PROMPTS))
     cosines = embeddings @ embeddings.T
     assert cosines[~torch.eye(len(PROMPTS), dtype=torch.bool)].max() < 0.99
 
@@ -138,7 +147,7 @@ def test_hub(both: StateDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         asked.append((repo, filename))
         return tmp_path / "abc123" / filename
 
-    monkeypatch.setattr("convert.text_tower.fetch", fetch)
+    monkeypatch.setattr("pecore.convert.text_tower.fetch", fetch)
     weights = load_text(B16, config=SMALL)
     assert asked == [("timm/PE-Core-B-16", CLIP_FILE)]
     assert (weights.kind, weights.source) == ("hub", "timm/PE-Core-B-16@abc123")
@@ -181,8 +190,8 @@ def test_fingerprint_is_of_the_values() -> None:
     assert fingerprint(state) != fingerprint({"c": state["b"], "a": state["a"]})
 
 
-def about(kind: str = "open_clip", print_: str | None = "f", seed: int | None = None) -> dict[str, Any]:
-    return {"kind": kind, "source": kind, "synthetic": kind == "synthetic", "seed": seed, "fingerprint": print_}
+def about(kind: str = "open_clip", print_: str | None = "f", seed: int | None = None) -> Origin:
+    return Origin(kind, source=kind, synthetic=kind == "synthetic", seed=seed, fingerprint=print_)
 
 
 @pytest.mark.parametrize(
@@ -198,8 +207,8 @@ def about(kind: str = "open_clip", print_: str | None = "f", seed: int | None = 
         (about("synthetic", None, 1), about("timm"), False),
     ],
 )
-def test_partners(text: dict[str, Any], vision: dict[str, Any], fits: bool) -> None:
-    assert (mismatch(text, vision) is None) == fits
+def test_which_towers_are_of_one_checkpoint(text: Origin, vision: Origin, fits: bool) -> None:
+    assert (different_checkpoint(text, vision) is None) == fits
 
 
 # The rewrite
@@ -209,21 +218,20 @@ def test_partners(text: dict[str, Any], vision: dict[str, Any], fits: bool) -> N
 def test_rewrite_is_exact(keep_norm_weights: bool, tower: Any) -> None:
     double = copy.deepcopy(tower).double()
     double.attn_mask = double.attn_mask.double()
-    tokenize = tokenizer(32)
     scales = Scales(stream=2.0**-7, gains={"blocks.1.norm2": 8.0, "norm": 4.0}, head=0.25)
-    ours = rewrite_text(tower, scales, tokenize.end, torch.float64, keep_norm_weights)
-    for prompt, ids in zip(PROMPTS, tokenize(PROMPTS)):
+    ours = rewrite_text(tower, scales, clip_tokenizer().end, torch.float64, keep_norm_weights)
+    for prompt, ids in zip(PROMPTS, ids_of(PROMPTS)):
         with torch.no_grad():
             theirs = F.normalize(double(ids[None]), dim=-1)
             difference = (ours(ids[None].int()) - theirs).abs().max()
         assert difference < 1e-12, prompt  # rounding in float64 is all that is left
-    assert max_difference(tower, scales, ids[None].int(), tokenize.end, keep_norm_weights) < 1e-12
+    assert max_difference(tower, scales, ids[None].int(), clip_tokenizer().end, keep_norm_weights) < 1e-12
 
 
 def test_max_difference_sees_a_wrong_block(tower: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rewrites.text.MASKED", 0.0)  # tokens see those after them
-    ids = tokenizer(32)(PROMPTS[:1]).int()
-    assert max_difference(tower, Scales(), ids, tokenizer(32).end) > 1e-3
+    monkeypatch.setattr("pecore.rewrites.text.MASKED", 0.0)  # tokens see those after them
+    ids = ids_of(PROMPTS[:1]).int()
+    assert max_difference(tower, Scales(), ids, clip_tokenizer().end) > 1e-3
 
 
 def test_end_pool_takes_the_first_end() -> None:

@@ -17,10 +17,10 @@ from rich.table import Table
 
 from pecore import variants
 from pecore.cli import main
-from pecore.console import show, working
-from pecore.convert.pipeline import Result
+from pecore.console import progress, show
+from pecore.convert.pipeline import Conversion
 from pecore.errors import InputError
-from pecore.validate import gates
+from pecore.precision import PRECISIONS
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str, str]]
@@ -85,7 +85,9 @@ def test_convert(size: str, run: Run) -> None:
 
 @pytest.mark.usefixtures("without_export")
 def test_a_failed_gate_is_exit_code_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gates, "THRESHOLDS", {**gates.THRESHOLDS, ("cpu", "fp16"): {"cosine": 1.1, "norm_error": 1.0}})
+    row = PRECISIONS["fp16"]
+    strict = replace(row, unit={**row.unit, "cpu": {"cosine": 1.1, "norm_error": 1.0}})
+    monkeypatch.setitem(PRECISIONS, "fp16", strict)  # type: ignore[misc]
     code, out, _ = run("convert", "--size", "T16", *SYNTHETIC, "--out", "there", "--json")
     assert code == 1
     report = json.loads(out)
@@ -109,7 +111,7 @@ def test_wrong_size(size: str, run: Run) -> None:
     ("arguments", "words"),
     [
         (("--weights", "imagenet"), "unknown weights 'imagenet': choose hub or synthetic"),
-        ((*SYNTHETIC, "--precision", "int4"), "unknown precision int4; choose from fp16, int8, fp32"),
+        ((*SYNTHETIC, "--precision", "int4"), "unknown precision int4; choose from fp16, fp32, int8"),
         ((*SYNTHETIC, "--precision", "fp16,,int8"), "unknown precision"),
         ((*SYNTHETIC, "--input-layout", "hwc"), "unknown input layout hwc; choose from nchw, nhwc"),
         ((*SYNTHETIC, "--input-range", "0..1.5"), "unknown input range 0..1.5; choose from -1..1, 0..1, 0..255"),
@@ -182,7 +184,7 @@ def test_help_shows_an_example(run: Run) -> None:
 # inspect
 
 
-def test_inspect(run: Run, tiny_result: Result) -> None:
+def test_inspect(run: Run, tiny_result: Conversion) -> None:
     file = tiny_result.folder / "pe_core_tiny_384_fp16.tflite"
     code, out, _ = run("inspect", file)
     assert code == 0
@@ -196,7 +198,7 @@ def test_inspect(run: Run, tiny_result: Result) -> None:
     assert facts["inputs"][0].endswith(" float32 [1, 3, 64, 64]")
 
 
-def test_inspect_finds_what_ml_drift_refuses(run: Run, tiny_result: Result) -> None:
+def test_inspect_finds_what_ml_drift_refuses(run: Run, tiny_result: Conversion) -> None:
     """int8 of a runtime that refused such Linears on a phone."""
     file = tiny_result.folder / "pe_core_tiny_384_int8.tflite"
     code, out, _ = run("inspect", file, "--runtime", "2.1.3")
@@ -207,7 +209,7 @@ def test_inspect_finds_what_ml_drift_refuses(run: Run, tiny_result: Result) -> N
     assert {f["verdict"] for f in json.loads(out)["findings"]} == {"refused"}
 
 
-def test_inspect_of_what_is_no_model(run: Run, tmp_path: Path, tiny_result: Result) -> None:
+def test_inspect_of_what_is_no_model(run: Run, tmp_path: Path, tiny_result: Conversion) -> None:
     (tmp_path / "photo.tflite").write_bytes(b"\xff\xd8 not a model")
     whole = (tiny_result.folder / "pe_core_tiny_384_fp16.tflite").read_bytes()
     (tmp_path / "cut.tflite").write_bytes(whole[:5000])
@@ -266,7 +268,7 @@ def test_a_whole_conversion_prints_what_is_ours_and_nothing_else(tmp_path: Path)
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 @pytest.mark.parametrize("arguments", [("list",), ("inspect", "there.tflite", "--json")])
-def test_a_full_disk_is_one_sentence(arguments: tuple[str, ...], tmp_path: Path, tiny_result: Result) -> None:
+def test_a_full_disk_is_one_sentence(arguments: tuple[str, ...], tmp_path: Path, tiny_result: Conversion) -> None:
     shutil.copy(tiny_result.folder / "pe_core_tiny_384_fp16.tflite", tmp_path / "there.tflite")
     command = [sys.executable, "-c", "from pecore.cli import main; main()", *arguments]
     with open("/dev/full", "w") as full:
@@ -282,8 +284,8 @@ def test_the_libraries_last_words_are_shown_after_an_unexpected_error(
     error: Exception, shown: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
-        with working() as stage:
-            stage("starting")
+        with progress() as log:
+            log("starting")
             os.write(2, b"first words" + 5000 * b".")
             os.write(1, b"last words")
             raise error

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from pecore.bundle import FileEntry, Manifest, TensorEntry, VisionSection, file_entry
 from pecore.cli import main
-from pecore.convert import pipeline
 from pecore.convert.checkpoint import load
 from pecore.convert.export import export_tflite
 from pecore.convert.synthetic import synthetic_state_dict
@@ -142,15 +142,17 @@ def made(tmp_path_factory) -> Path:
     weights = load(TINY, "synthetic", seed=3, amplitude=100.0)
     tower = rewrite(build_tower(TINY, weights.state_dict), scales)
     export_tflite(tower, {"image": torch.zeros(1, 3, 64, 64)}, folder / "tiny_fp32.tflite")
-    manifest = {
-        "variant": dataclasses.asdict(TINY),
-        "scales": dataclasses.asdict(scales),
-        "weights": pipeline.about_weights(weights),
-        "input": {"layout": "nchw", "range": "-1..1"},
-        "tower_output": {"kind": "embedding"},
-        "files": {"manifest.txt": {}, "tiny_fp32.tflite": {"precision": "fp32"}},
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    section = VisionSection(
+        weights=weights.origin(),
+        files={"notes.txt": FileEntry(0, ""), "tiny_fp32.tflite": file_entry(folder / "tiny_fp32.tflite", "fp32")},
+        input=TensorEntry("image", "float32", [1, 3, 64, 64], "nchw", "-1..1"),
+        outputs=[TensorEntry("embedding", "float32", [1, 512])],
+        tower_output={"kind": "embedding"},
+        scales=dataclasses.asdict(scales),
+        preprocessing={},
+        self_test={},
+    )
+    (folder / "manifest.json").write_text(json.dumps(Manifest("tiny", TINY, section).as_json()))
     return folder
 
 
@@ -186,19 +188,19 @@ def test_localize_without_weights_or_gpu_asks_for_a_reference(run, bundle):
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     code, _, err = run("localize", bundle, "--no-gpu")
     assert code == 2
-    assert "there is nothing to compare tiny_fp32.tflite with (no GPU and no reference): give --reference" in err
-    code, _, err = run("localize", bundle, "--no-gpu", "--reference", bundle / "tiny_fp32.tflite")
+    assert "there is nothing to compare tiny_fp32.tflite with (no GPU and no reference): give --against" in err
+    code, _, err = run("localize", bundle, "--no-gpu", "--against", bundle / "tiny_fp32.tflite")
     assert code == 0, err
 
 
 def test_localize_takes_a_graph_beside_someone_else_s_manifest(run, bundle):
     (bundle / "manifest.json").write_text('{"name": "a web page"}')
     file = bundle / "tiny_fp32.tflite"
-    code, _, err = run("localize", file, "--no-gpu", "--reference", file)
+    code, _, err = run("localize", file, "--no-gpu", "--against", file)
     assert code == 0, err
     code, _, err = run("localize", bundle, "--no-gpu")
     assert code == 2
-    assert "describes no vision tower" in err
+    assert "is not a manifest of ours" in err
 
 
 @pytest.mark.parametrize("with_manifest", [True, False])
@@ -215,10 +217,10 @@ def test_localize_takes_a_text_tower_s_own_reference(run, bundle, text_section, 
     (file,) = text_section.glob("*.tflite")
     for name in (file.name, "reference_text.npz"):
         shutil.copy(text_section / name, bundle)
-    code, out, err = run("localize", bundle / file.name, "--no-gpu", "--reference", file, "--json")
+    code, out, err = run("localize", bundle / file.name, "--no-gpu", "--against", file, "--json")
     assert code == 0, err
     assert json.loads(out)["first"] == {"cpu": None}
-    code, out, err = run("localize", bundle / file.name, "--no-gpu", "--reference", file)
+    code, out, err = run("localize", bundle / file.name, "--no-gpu", "--against", file)
     assert code == 0, err
     assert ("words.pt" in out) is with_manifest
     assert "pictures.pt" not in out
