@@ -143,7 +143,7 @@ def test_hub(both: StateDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     save_file(both, tmp_path / "abc123" / CLIP_FILE)
     asked = []
 
-    def fetch(repo: str, filename: str) -> Path:
+    def fetch(repo: str, filename: str, log: object) -> Path:
         asked.append((repo, filename))
         return tmp_path / "abc123" / filename
 
