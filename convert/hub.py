@@ -69,9 +69,8 @@ def _reason(error: BaseException, repo: str, filename: str) -> str:
 
     chain = list(_causes(error))
     names = {kind.__name__ for e in chain for kind in type(e).__mro__}
-    statuses = [status for e in chain if isinstance(status := getattr(_response(e), "status_code", None), int)]
-    if statuses:
-        return _answered(statuses[0], names, repo, filename, constants.ENDPOINT)
+    if answered := next((e for e in chain if isinstance(_status(e), int)), None):
+        return _answered(answered, repo, filename, constants.ENDPOINT)
     if constants.HF_HUB_OFFLINE or "OfflineModeIsEnabled" in names:
         return "it is not in the cache, and HF_HUB_OFFLINE forbids to download it; unset HF_HUB_OFFLINE"
     numbers = {e.errno: e for e in chain if isinstance(e, OSError)}
@@ -86,12 +85,14 @@ def _reason(error: BaseException, repo: str, filename: str) -> str:
     return f"{type(error).__name__}; try again, check the network and HF_HUB_OFFLINE"
 
 
-def _answered(status: int, names: set[str], repo: str, filename: str, endpoint: str) -> str:
-    """What a status of the hub's means, and what to do about it."""
+def _answered(error: BaseException, repo: str, filename: str, endpoint: str) -> str:
+    """What the status means that the hub answered with, and what to do about it."""
+    status = _status(error)
+    names = {kind.__name__ for kind in type(error).__mro__}
     if status in (401, 403):
         missing = (
             "; a repository that does not exist is answered the same"
-            if names & {"RepositoryNotFoundError"} and not names & {"GatedRepoError"}
+            if status == 401 and "GatedRepoError" not in names
             else ""
         )
         return (
@@ -117,8 +118,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _response(error: BaseException) -> Any:
-    return getattr(error, "response", None)
+def _status(error: BaseException) -> Any:
+    """What the hub answered with, where the error comes from an answer; else None."""
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _counter(filename: str, log: Log) -> type:

@@ -207,6 +207,8 @@ def _pytorch(path: Path, mmap: bool) -> Any:
 
 def _load(path: Path, mmap: bool, allowed: dict[str, type]) -> Any:
     pairs: Any = [(kind, name) for name, kind in allowed.items()]
+    # torch keeps the sparse tensors of a load that failed, and validates them in the next one.
+    getattr(torch._utils, "_sparse_tensors_to_validate", []).clear()
     # Warnings are about pickle protocols.
     with warnings.catch_warnings(action="ignore"), safe_globals(pairs), path.open("rb") as file:
         return torch.load(path if mmap else file, map_location="cpu", weights_only=True, mmap=mmap)

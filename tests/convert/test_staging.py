@@ -2,8 +2,10 @@
 
 import errno
 import os
+import signal
 import stat
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -222,3 +224,77 @@ def test_damaged_labels_are_left_and_named(old: Path, tmp_path: Path) -> None:
 
 def test_nothing_before_nothing_kept(tmp_path: Path) -> None:
     assert carry_over(tmp_path / "none", new(), tmp_path) == (new(), [])
+
+
+# A process that is asked to end, as real ones are.
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from pecore.convert.staging import staging
+with staging(Path(sys.argv[1])) as staged:
+    (staged.folder / "model.tflite").write_bytes(bytes(1000))
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def _ended_by(number: int, target: Path, ignoring: bool = False) -> tuple[int, list[str]]:
+    """A child that is in the middle of a bundle gets a signal: its exit code, and what lies beside the target."""
+    script = f"import signal; signal.signal({number}, signal.SIG_IGN)\n{CHILD}" if ignoring else CHILD
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", script, str(target)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        child.send_signal(number)
+        if ignoring:
+            with pytest.raises(subprocess.TimeoutExpired):
+                child.wait(0.5)
+            child.kill()
+        return child.wait(), [p.name for p in target.parent.iterdir()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_process_asked_to_end_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
+    code, left = _ended_by(number, tmp_path / "bundle")
+    assert code in (128 + number, -number)  # Python ends itself by SIGINT
+    assert left == []
+
+
+def test_what_a_killed_process_leaves_the_next_one_deletes(tmp_path: Path) -> None:
+    code, left = _ended_by(signal.SIGKILL, tmp_path / "bundle")
+    assert code == -signal.SIGKILL
+    assert len(left) == 1
+    assert left[0].startswith(".bundle.")
+    _kept(tmp_path / "bundle", "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
+    """nohup: a terminal that closes ends nothing."""
+    code, _ = _ended_by(signal.SIGHUP, tmp_path / "bundle", ignoring=True)
+    assert code == -signal.SIGKILL  # only then
+
+
+def test_handlers_are_as_they_were(tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
+    with staging(tmp_path / "bundle"):
+        assert signal.getsignal(signal.SIGTERM) not in before
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_an_interrupt_between_two_moves_loses_no_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = _kept(tmp_path / "bundle", "good")
+    rename = Path.rename
+
+    def interrupted(path: Path, place: Path) -> Path:
+        if place == target and path.name.startswith(".bundle.") and path.suffix != ".old":
+            raise KeyboardInterrupt
+        return rename(path, place)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _kept(target, "new")
+    assert (target / "model.tflite").read_text() == "good"
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]

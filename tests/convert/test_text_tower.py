@@ -1,4 +1,6 @@
 import copy
+import random
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from pecore.bundle import Origin, different_checkpoint
-from pecore.convert.checkpoint import CLIP_FILE
+from pecore.convert.checkpoint import CLIP_FILE, load
 from pecore.convert.fingerprint import fingerprint
 from pecore.convert.pipeline import PROMPTS
 from pecore.convert.synthetic import synthetic_state_dict
@@ -28,7 +30,7 @@ from pecore.errors import InputError
 from pecore.rewrites.text import EndPool, MaskedSoftmax, rewrite_text
 from pecore.rewrites.tower import Scales, UnsupportedTowerError
 from pecore.validate.text_exactness import max_difference
-from pecore.variants import VARIANTS, find
+from pecore.variants import VARIANTS, find, resized
 
 B16 = replace(find("B16"), depth=1, image_size=32)
 SMALL = replace(text_config(find("B16")), layers=2, width=64, heads=2)
@@ -69,6 +71,76 @@ def test_tokenizer_is_open_clips(size: str) -> None:
     assert torch.equal(ours, open_clip.get_tokenizer(variant.open_clip_name)(texts))
     assert clip_tokenizer().count("") == 2
     assert clip_tokenizer().count("a cat") == 4
+
+
+def thousand_texts() -> list[str]:
+    """Class names, and what breaks tokenizers. Assigned code points alone: what an unassigned one is (a letter, a
+    symbol) depends on the Unicode version that a regex engine was built with, and the two have different ones."""
+    rng = random.Random(0)
+    names = list(open_clip.IMAGENET_CLASSNAMES)
+    languages = [
+        "ein Foto einer Katze",
+        "une photo d\u2019un chat",
+        "猫の写真",
+        "고양이 사진",
+        "фото кошки",
+        "صورة قطة",
+    ]
+    languages += [
+        "तस्वीर",
+        "รูปแมว",
+        "ảnh con mèo",
+        "φωτογραφία γάτας",
+        "תמונה של חתול",
+        "ΣΊΣΥΦΟΣ",
+        "İstanbul ǅ ﬁn \u017f ß ẞ",
+    ]
+    odd = [
+        "",
+        " ",
+        "\t\n",
+        "🐈",
+        "👩🏽‍🚀 on 🌕",
+        "&amp;amp;lt;",
+        "&#128008; &eacute;",
+        "caf\u0065\u0301",
+        "schÃ¶n",
+        "\ufeffbom",
+    ]
+    odd += [
+        "<start_of_text>",
+        "a <end_of_text> b",
+        "<END_OF_TEXT>",
+        "x<end_of_text>y",
+        "'s 'LL don't I\u2019m",
+        "1234.5%",
+        "½²Ⅷ①",
+    ]
+    odd += [
+        "word " * 200,
+        "x" * 500,
+        "\u200b zero \u00a0 width",
+        "a\u0300\u0301\u0302",
+        "\U0001d49c\U0001f1e9\U0001f1ea",
+        "~`!@#$^*()_+",
+    ]
+    assigned = [chr(i) for i in range(0x20, 0x1FB00) if unicodedata.category(chr(i)) not in ("Cn", "Cs", "Co", "Cc")]
+    texts = names[:500] + languages + odd
+    while len(texts) < 1000:
+        pieces = rng.choices([*names, *languages, *odd], k=rng.randint(1, 2)) + rng.choices(
+            assigned, k=rng.randint(1, 12)
+        )
+        rng.shuffle(pieces)
+        texts.append(rng.choice(["", " "]).join(pieces))
+    return texts
+
+
+def test_a_thousand_texts_have_open_clips_ids() -> None:
+    texts = thousand_texts()
+    theirs = open_clip.get_tokenizer("PE-Core-B-16")(texts)
+    ours = ids_of(texts)
+    assert len(texts) == len(ours) == 1000
+    assert [text for text, one, two in zip(texts, ours, theirs) if not torch.equal(one, two)] == []
 
 
 def test_tower_is_open_clips() -> None:
@@ -157,6 +229,39 @@ def test_vision_alone_is_refused(tmp_path: Path) -> None:
     save_file(synthetic_state_dict(B16), tmp_path / "v.safetensors")
     with pytest.raises(InputError, match=r"vision tower alone.*open_clip_model"):
         load_text(B16, tmp_path / "v.safetensors", config=SMALL)
+
+
+@pytest.mark.parametrize("pixels", [64, 48])
+def test_the_vision_tower_s_positions_do_not_matter(pixels: int, both: StateDict, tmp_path: Path) -> None:
+    """Those of a checkpoint fine-tuned at another image size; the fingerprint is that of the tower in the file."""
+    vision = synthetic_state_dict(replace(B16, image_size=pixels), 5)
+    assert vision["pos_embed"].shape != both["visual.trunk.pos_embed"].shape
+    save_file(both | {f"visual.trunk.{k}": t for k, t in vision.items()}, tmp_path / "c.safetensors")
+    weights = load_text(B16, tmp_path / "c.safetensors", config=SMALL)
+    assert weights.fingerprint == fingerprint(vision)
+    assert weights.origin().fingerprint == load(resized(B16, pixels), tmp_path / "c.safetensors").origin().fingerprint
+    with pytest.raises(InputError, match=f"it is for images of {pixels} pixels, try --image-size {pixels}"):
+        load(B16, tmp_path / "c.safetensors")
+
+
+def test_wrapped_and_averaged(both: StateDict, tmp_path: Path) -> None:
+    other = both | {f"text.{k}": t for k, t in synthetic_text(SMALL, 6).items()}
+    content = {"state_dict": {f"module.model.{k}": t for k, t in both.items()}, "state_dict_ema": other}
+    torch.save(content, tmp_path / "c.pt")
+    lines: list[str] = []
+    for ema, seed in ((True, 6), (False, 5)):
+        weights = load_text(B16, tmp_path / "c.pt", config=SMALL, ema=ema, log=lines.append)
+        assert torch.equal(weights.state_dict["ln_final.bias"], synthetic_text(SMALL, seed)["ln_final.bias"])
+        assert weights.origin().taken == weights.taken
+    assert "state_dict_ema; averaged (EMA) weights" in lines[0]
+    assert "keys that begin with model." in lines[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool])
+def test_text_weights_that_are_no_floats(dtype: torch.dtype, both: StateDict, tmp_path: Path) -> None:
+    save_file(both | {"text.ln_final.bias": torch.ones(64, dtype=dtype)}, tmp_path / "c.safetensors")
+    with pytest.raises(InputError, match=f"{dtype} in ln_final.bias"):
+        load_text(B16, tmp_path / "c.safetensors", config=SMALL)
 
 
 @pytest.mark.parametrize(

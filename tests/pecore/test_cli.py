@@ -5,20 +5,24 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from rich.table import Table
+from safetensors.torch import save_file
 
 from pecore import variants
 from pecore.cli import main
 from pecore.console import progress, show
 from pecore.convert.pipeline import Conversion
+from pecore.convert.synthetic import synthetic_state_dict
 from pecore.errors import InputError
 from pecore.precision import PRECISIONS
 
@@ -124,6 +128,29 @@ def test_wrong_size(size: str, run: Run) -> None:
 )
 def test_wrong_options(arguments: tuple[str, ...], words: str, run: Run) -> None:
     assert words in _refused(run("convert", "--size", "T16", *arguments))
+
+
+@pytest.mark.usefixtures("without_export")
+@pytest.mark.parametrize("said", [None, "logits", "embedding"])
+def test_a_head_as_wide_as_the_embedding_is_not_guessed_at(said: str | None, run: Run, tmp_path: Path) -> None:
+    """512 classes, or the projection: the checkpoint does not say, and a classifier's logits are no unit vector."""
+    save_file(synthetic_state_dict(variants.find("T16")), tmp_path / "tuned.safetensors")
+    timm = ("--timm-model", "vit_pe_core_tiny_patch16_384", "--checkpoint", tmp_path / "tuned.safetensors", "--no-gpu")
+    if said is None:
+        sentence = _refused(run("convert", *timm))
+        assert "tuned.safetensors has 512 outputs, as many as T16's embedding" in sentence
+        assert "--output embedding, or --output logits for a classifier of 512 classes" in sentence
+        return
+    asked: list[str] = []
+
+    def write(make: Callable[[], Any], inputs: object, files: object, outputs: Sequence[str], log: object) -> None:
+        asked.extend(outputs)
+        raise InputError("enough")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pecore.convert.pipeline.write_files", write)
+        assert "enough" in _refused(run("convert", *timm, "--output", said))
+    assert asked == [said]
 
 
 class _Code:
@@ -239,6 +266,23 @@ def test_hub_out_of_reach(tmp_path: Path) -> None:
     assert "--checkpoint FILE" in sentence
     assert "--weights synthetic" in sentence
     assert not (tmp_path / "out").exists()
+
+
+def test_a_conversion_ended_by_a_signal_leaves_nothing(tmp_path: Path) -> None:
+    """kill, of the command itself, in the middle of the work."""
+    command = [sys.executable, "-c", TINY, "convert", "--size", "T16", *SYNTHETIC]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        said = []
+        for line in child.stderr:
+            said.append(line)
+            if "measuring headroom" in line:
+                (hidden,) = (tmp_path / "out").iterdir()
+                assert hidden.name.startswith(".pe_core_tiny_384.")
+                child.terminate()
+    assert child.returncode == 128 + signal.SIGTERM, said
+    assert not (tmp_path / "out").exists()
+    assert "Traceback" not in "".join(said)
 
 
 TINY = """

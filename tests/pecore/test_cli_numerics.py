@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from pecore.bundle import FileEntry, Manifest, TensorEntry, VisionSection, file_entry
 from pecore.cli import main
@@ -85,8 +85,6 @@ def test_headroom_suggests_a_scale_and_says_who_picks_it(run, photo):
 
 
 def test_headroom_fails_where_no_norm_s_scale_helps(run, photo, checkpoint, tmp_path):
-    from safetensors.torch import load_file
-
     weights = load_file(checkpoint)
     weights["blocks.3.mlp.fc1.bias"] += 20_000
     save_file(weights, tmp_path / "loud.safetensors")
@@ -102,6 +100,41 @@ def test_headroom_of_a_timm_model_is_that_of_its_size(run, photo, checkpoint):
     by_size = json.loads(run("headroom", "--size", "T16", *weights)[1])
     assert [r["name"] for r in by_name["reductions"]] == [r["name"] for r in by_size["reductions"]]
     np.testing.assert_allclose(*[[r["largest"] for r in f["reductions"]] for f in (by_name, by_size)], rtol=1e-4)
+
+
+FORMS = ("open_clip's", "wrapped, averaged", "a classifier's", "a headless tower's", "shards")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_headroom_takes_whatever_convert_takes(form, run, photo, checkpoint, tmp_path):
+    weights = load_file(checkpoint)
+    path, name, extra = tmp_path / "c.safetensors", ("--size", "T16"), ()
+    if form == "open_clip's":
+        small = synthetic_state_dict(dataclasses.replace(find("T16"), image_size=64))
+        save_file({f"visual.trunk.{key}": tensor for key, tensor in small.items()}, path)
+        extra = ("--image-size", "64")
+    elif form == "wrapped, averaged":
+        loud = weights | {"blocks.3.mlp.fc1.bias": weights["blocks.3.mlp.fc1.bias"] + 20_000}
+        torch.save({"state_dict": {f"module.{k}": t for k, t in weights.items()}, "state_dict_ema": loud}, path)
+        extra = ("--no-ema",)
+    elif form == "a classifier's":
+        save_file(weights | {"head.weight": torch.ones(7, 192), "head.bias": torch.ones(7)}, path)
+        name = ("--timm-model", "vit_pe_core_tiny_patch16_384")
+    elif form == "a headless tower's":
+        save_file(synthetic_state_dict(find("spatial-T16")), path)
+        name, extra = ("--variant", "spatial-t16"), ("--image-size", "512")
+    else:
+        path = tmp_path / "shards"
+        path.mkdir()
+        for i, keys in enumerate((list(weights)[::2], list(weights)[1::2]), start=1):
+            save_file({key: weights[key] for key in keys}, path / f"model-0000{i}-of-00002.safetensors")
+    code, out, err = run("headroom", *name, "--checkpoint", path, *extra, "--images", photo, "--json")
+    assert code == 0, err
+    content = json.loads(out)
+    assert content["enough"]
+    assert ("keys that begin" in content["tower"] or "took" in content["tower"]) == (form == "wrapped, averaged")
+    if form == "wrapped, averaged":
+        assert run("headroom", *name, "--checkpoint", path, "--images", photo, "--json")[0] == 1
 
 
 @pytest.mark.parametrize(
