@@ -23,6 +23,9 @@ def labels(
     checkpoint: Annotated[
         Path | None, typer.Option(help="A local file with both towers instead: open_clip's .safetensors or Meta's .pt.")
     ] = None,
+    ema: Annotated[
+        bool, typer.Option("--ema/--no-ema", help="Averaged weights where the checkpoint has both, as timm does.")
+    ] = True,
     out: Annotated[
         Path | None, typer.Option(help="The bundle's folder, or one for the labels alone; out/NAME OF THE BUNDLE.")
     ] = None,
@@ -43,7 +46,7 @@ def labels(
         folder = out or Path("out") / variant.artefact
         names, prompts = read_label_names(labels), read_templates(templates)
         log("loading weights")
-        loaded = load_text(variant, weights_source(weights, checkpoint), seed=seed)
+        loaded = load_text(variant, weights_source(weights, checkpoint), seed=seed, ema=ema, log=log)
         made = write_labels(folder, variant, loaded, names, prompts, log, names=(labels, templates))
     if as_json:
         show_json(read_manifest(folder).as_json()["labels"])
