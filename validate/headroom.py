@@ -17,11 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rewrites.attention import Attention
 from rewrites.matmul import MatMul
-from rewrites.norm import ScaledLayerNorm, UnitNorm
+from rewrites.norm import LEAST_CARRIED, ScaledLayerNorm, UnitNorm, carried_factor
 from rewrites.output import FeatureMap, Output
 from rewrites.pool import MeanPool
-from rewrites.tower import GatedMlp, Scales, Tower, default_output, rewrite_parts
+from rewrites.post_norm import PostNormBlock
+from rewrites.tower import INNER_NORMS, GatedMlp, Scales, Tower, default_output, rewrite_parts
 
 FP16_MAX = 65504.0
 FP16_SMALLEST_NORMAL = 2.0**-14
@@ -46,6 +48,9 @@ subnormal."""
 
 UNSCALED = frozenset({"mean", "gate", "features"})
 """Kinds of which no scale can be chosen."""
+
+PRODUCTS = (MatMul, nn.Conv2d, nn.Linear)
+BRANCH_ENDS = ("attn.proj", "mlp.fc2")
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,12 @@ def carried(name: str, scales: Scales) -> float:
         return scales.head
     if name in ("norm", "fc_norm") or name.endswith((".norm1", ".norm2")):
         return scales.stream * scales.gains.get(name, 1.0)
+    if name.endswith(INNER_NORMS):
+        return scales.gains.get(name, 1.0)
+    if name.endswith(".mlp.value"):
+        return carried_factor(scales.gains.get(f"{name.removesuffix('value')}norm", 1.0))
+    if name.endswith(".attn.qkv"):  # the values alone; q and k as they are
+        return max(1.0, scales.gains.get(f"{name.removesuffix('qkv')}norm", 1.0))
     return scales.stream if name.endswith((".attn.proj", ".mlp.fc2")) else 1.0
 
 
@@ -140,6 +151,12 @@ def choose_scales(reductions: Sequence[Reduction]) -> Scales:
     gains = {}
     for r in norms.values():
         if r.name.startswith(("stem.", "pool.")):
+            continue
+        if r.name.endswith(INNER_NORMS):  # weights carry it down to `LEAST_CARRIED`: for nothing, so go for comfort
+            factor = _fitting(r.unscaled, COMFORTABLE_SUM)
+            if factor < LEAST_CARRIED:
+                factor = min(LEAST_CARRIED, _fitting(r.unscaled, FP16_MAX / ENOUGH))
+            gains[r.name] = factor
             continue
         sum_of_squares, quietest = r.unscaled * STREAM_SCALE**2, r.smallest * STREAM_SCALE**2
         if sum_of_squares > FP16_MAX / ENOUGH:
@@ -201,6 +218,7 @@ def _watching(part: nn.Module, prefix: str, scales: Scales, found: dict[str, Red
 
     def on_product(name: str, module: nn.Module, args: Any, output: Tensor) -> None:
         kind = "matmul" if isinstance(module, MatMul) else "linear"
+        output = output[..., values[name] :] if name in values else output
         record(name, kind, output.abs().max(), math.nan, output.abs().max())
 
     def on_features(name: str, module: nn.Module, args: Any, output: Tensor) -> None:
@@ -214,9 +232,19 @@ def _watching(part: nn.Module, prefix: str, scales: Scales, found: dict[str, Red
     def on_gated(name: str, module: nn.Module, args: tuple[Tensor]) -> None:
         record(name, "gate", args[0].abs().max(), math.nan, args[0].abs().max(), 1.0)
 
-    gated = {f"{name}.fc2": f"{name}.act" for name, m in part.named_modules(prefix=prefix) if isinstance(m, GatedMlp)}
+    modules = dict(part.named_modules(prefix=prefix))
+    # What a norm inside a branch reads, and it alone, is not recorded: no element is larger than the norm's own sum.
+    # Of a projection whose q and k go to norms, that leaves the values.
+    gated = {f"{name}.fc2": f"{name}.act" for name, m in modules.items() if isinstance(m, GatedMlp) and m.norm is None}
+    into_norms = {f"{n}.{out}" for n, m in modules.items() if isinstance(m, PostNormBlock) for out in BRANCH_ENDS}
+    into_norms |= {f"{n}.context" for n, m in modules.items() if isinstance(m, Attention) and m.norm is not None}
+    values = {
+        f"{name}.qkv": (m.heads + m.kv_heads) * m.head_dim
+        for name, m in modules.items()
+        if isinstance(m, Attention) and m.qk_norm is not None
+    }
     handles = []
-    for name, module in part.named_modules(prefix=prefix):
+    for name, module in modules.items():
         if name in gated:
             handles.append(module.register_forward_pre_hook(partial(on_gated, gated[name])))
         if isinstance(module, FeatureMap):
@@ -227,7 +255,7 @@ def _watching(part: nn.Module, prefix: str, scales: Scales, found: dict[str, Red
             handles.append(module.register_forward_pre_hook(partial(on_norm, name)))
         elif isinstance(module, UnitNorm):
             handles.append(module.register_forward_pre_hook(partial(on_unit_norm, name)))
-        elif isinstance(module, MatMul | nn.Conv2d | nn.Linear) and not name.endswith("rope.swap"):
+        elif isinstance(module, PRODUCTS) and not name.endswith("rope.swap") and name not in into_norms:
             handles.append(module.register_forward_hook(partial(on_product, name)))
     try:
         yield

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from rewrites.cpu import SlicedLinear, SlicedMlp
 
 from convert.export import export_tflite
 from convert.synthetic import synthetic_state_dict
 from convert.variants import build_tower
 from pecore.preprocess import preprocess
-from rewrites.cpu import SlicedLinear, SlicedMlp
 from rewrites.tower import rewrite
 from validate.graph import read_graph
 from validate.rules import check
