@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-gpu android web bench lint types gpu-driver setup clean
+.PHONY: demo test test-capped test-gpu android web bench lint types gpu-driver setup clean
 
 setup: $(READY)
 
@@ -26,6 +26,17 @@ demo: $(READY)
 # Everything that needs no GPU driver.
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# The numeric tests with the kernels of a lesser CPU, as far as variables reach (CONTRIBUTING.md).
+CAPPED := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OMP_NUM_THREADS=1 \
+  OPENBLAS_CORETYPE=Haswell NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR"
+NUMERIC := tests/rewrites \
+  $(addprefix tests/convert/test_,$(addsuffix .py,checkpoint export labels meta quantize synthetic text_tower variants)) \
+  $(addprefix tests/validate/test_,$(addsuffix .py,exactness headroom localize parity)) \
+  $(addprefix tests/pecore/test_,$(addsuffix .py,bench encoder feature_maps runtime text_conversion vectors))
+
+test-capped: $(READY)
+	$(CAPPED) $(BIN)/python -m pytest $(NUMERIC)
 
 # The real GPU delegate; a software Vulkan driver will do: make gpu-driver.
 test-gpu: $(READY)

@@ -94,11 +94,13 @@ def test_open_clip_safetensors(clip: torch.nn.Module, tmp_path: Path) -> None:
     weights = load(T16, tmp_path / "c.safetensors")
     assert (weights.kind, weights.has_text) == ("open_clip", True)
     assert weights.logit_scale == pytest.approx(1 / 0.07, rel=1e-6)  # open_clip's initial one, stored as its log
+    assert_same(weights.state_dict, dict(clip.visual.trunk.state_dict()))
     image = torch.linspace(-1, 1, 3 * T16.image_size**2).reshape(1, 3, T16.image_size, T16.image_size)
     with torch.no_grad():
         expected = clip.encode_image(image)
-    # The same modules on the same numbers.
-    assert torch.equal(build_tower(T16, weights.state_dict)(image), expected)
+        ours = build_tower(T16, weights.state_dict)(image)
+    # The same numbers in two modules: their kernels may add in another order, which 12 blocks carry to the sixth digit.
+    assert (ours - expected).abs().max() < 1e-4 * expected.abs().max()
     assert expected.std() > 0.1
 
 

@@ -70,7 +70,9 @@ def test_tower_is_open_clips() -> None:
     ids = tokenizer(32)(PROMPTS)
     ours = build_text_tower(replace(SMALL, output_dim=config["embed_dim"]), model.text.state_dict())
     with torch.no_grad():
-        assert torch.equal(ours(ids), model.encode_text(ids))
+        made, expected = ours(ids), model.encode_text(ids)
+    # Two modules: their kernels may add in another order.
+    assert (made - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 def test_cutting_the_padding_changes_nothing(tower: Any) -> None:
@@ -111,7 +113,7 @@ def test_open_clip_file(both: StateDict, tmp_path: Path) -> None:
         assert torch.equal(weights.state_dict[key], tensor)
 
 
-def test_meta_pt_gives_open_clips_embeddings(both: StateDict, tmp_path: Path) -> None:
+def test_meta_pt_has_open_clips_weights(both: StateDict, tmp_path: Path) -> None:
     from tests.convert.test_checkpoint import to_meta as vision_to_meta  # the vision side of the same file
 
     vision = {k.removeprefix("visual.trunk."): t for k, t in both.items() if k.startswith("visual.")}
@@ -120,9 +122,10 @@ def test_meta_pt_gives_open_clips_embeddings(both: StateDict, tmp_path: Path) ->
     meta = load_text(B16, tmp_path / "PE.pt", config=SMALL)
     theirs = load_text(B16, tmp_path / "c.safetensors", config=SMALL)
     assert meta.kind == "meta"
-    ids = tokenizer(32)(PROMPTS)
-    towers = [build_text_tower(SMALL, w.state_dict) for w in (meta, theirs)]
-    assert torch.equal(encode_ids(towers[0], ids), encode_ids(towers[1], ids))
+    assert meta.state_dict.keys() == theirs.state_dict.keys()
+    for key, tensor in theirs.state_dict.items():
+        assert torch.equal(meta.state_dict[key], tensor), key
+    build_text_tower(SMALL, meta.state_dict)  # strict
     assert meta.logit_scale == theirs.logit_scale
 
 

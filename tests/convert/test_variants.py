@@ -96,7 +96,9 @@ def test_tower_with_a_state_dict_is_timm_s_own_with_it_loaded() -> None:
     for dtype in (torch.float32, torch.float64):
         tower = build_tower(variant, original.state_dict(), dtype=dtype)
         expected = original.to(dtype)(image.to(dtype))
-        assert torch.equal(tower(image.to(dtype)), expected)  # same ops on the same numbers
+        # The same ops on the same numbers, in two modules: kernels may add in another order.
+        tolerance = {torch.float32: 1e-5, torch.float64: 1e-12}[dtype]
+        assert (tower(image.to(dtype)) - expected).abs().max() < tolerance * expected.abs().max()
         assert expected.abs().max() > 0.1
     with pytest.raises(RuntimeError, match=r"head\.bias"):
         build_tower(variant, {k: v for k, v in original.state_dict().items() if k != "head.bias"})
@@ -123,7 +125,9 @@ def test_another_image_size_is_timm_s_own(size: str, image_size: int) -> None:
     theirs.load_state_dict(checkpoint_filter_fn(dict(state), theirs))
     image = torch.linspace(-1, 1, 3 * image_size**2).reshape(1, 3, image_size, image_size)
     with torch.no_grad():
-        assert torch.equal(tower(image), theirs(image))
+        ours, expected = tower(image), theirs(image)
+    # Two modules: their kernels may add in another order. A position off by one patch changes whole digits.
+    assert (ours - expected).abs().max() < 1e-5 * expected.abs().max()
     assert state["pos_embed"].shape[1] == small.tokens  # the checkpoint itself is as it was
 
 

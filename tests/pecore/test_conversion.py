@@ -21,7 +21,6 @@ from pecore.errors import GateError, InputError
 from pecore.runtime import open_model
 from pecore.text_conversion import TextOptions
 from pecore.validation import Options as ValidateOptions
-from pecore.validation import validate
 from rewrites.output import Output
 from rewrites.tower import Scales
 from validate import gates, rules
@@ -119,7 +118,9 @@ def test_the_same_flags_give_the_same_bytes(tiny_result: Result, tiny: Variant, 
     name = f"{tiny.artefact}_fp16.tflite"
     assert ours[name] == first[name]
     assert {p for p in ours if p.endswith(".tflite")} == {name}  # the float32 one was a step
-    assert ours["reference.npz"] == first["reference.npz"]
+    with np.load(again.folder / "reference.npz") as made, np.load(tiny_result.folder / "reference.npz") as stored:
+        np.testing.assert_array_equal(made["image"], stored["image"])
+        np.testing.assert_allclose(made["embedding"], stored["embedding"], atol=1e-6)  # PyTorch's, in another run
     assert again.manifest["files"][name] == tiny_result.manifest["files"][name]
     assert any("float32 .tflite" in stage for stage in stages)
     assert any("quantizing to fp16" in stage for stage in stages)
@@ -181,19 +182,6 @@ def test_images_of_one_s_own(tiny: Variant, tmp_path: Path, shots: list[Image.Im
     result = convert(tiny, load(tiny, "synthetic"), tmp_path / "out", replace(FP16, images=folder), _quiet)
     assert result.passed
     assert result.report["images"] == ["chelsea.png", "grey rocket.jpg"]
-
-
-def test_a_file_for_the_cpu(tmp_path: Path) -> None:
-    variant = replace(find("B16"), depth=1, image_size=64)
-    result = convert(variant, load(variant, "synthetic"), tmp_path / "out", Options(precisions=("fp32-cpu",)), _quiet)
-    assert result.passed, [c.detail for c in result.checks]
-    assert [c.subject for c in result.checks if c.gate == "exact"] == ["tower in slices for the CPU"]
-    assert [(c.outcome, c.detail) for c in result.checks if c.gate == "gpu"] == [("skipped", "made for the CPU")]
-    ((name, file),) = result.manifest["files"].items()
-    assert (name, file["precision"]) == ("pe_core_base_224_fp32-cpu.tflite", "fp32-cpu")
-    linears = next(c for c in result.checks if c.gate == "graph").figures["ops_by_name"]["FULLY_CONNECTED"]
-    assert linears == 3 + 1 + 1 + 2 * 4 + 6  # q, k, v; RoPE's swap; proj; the MLP's parts; pool and head
-    assert [c.outcome for c in validate(result.folder, ValidateOptions())] == ["passed"] * 5 + ["skipped"]
 
 
 def test_a_feature_map(tmp_path: Path) -> None:

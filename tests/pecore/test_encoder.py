@@ -71,7 +71,7 @@ def test_one_image_or_a_list_of_any_kind(encoder, photos):
     row = encoder.embed_image(path)
     assert row.shape == (1, 512)
     same = encoder.embed_image([str(path), Image.open(path), np.asarray(Image.open(path))])
-    assert (same == row).all()
+    np.testing.assert_allclose(same, np.repeat(row, 3, 0), atol=1e-6, rtol=0)
     assert encoder.embed_image([]).shape == (0, 512)
     assert encoder.embed_text([]).shape == (0, 512)
 
@@ -82,7 +82,7 @@ def test_a_clip_is_the_mean_of_its_frames(encoder, photos):
     assert clip.shape == (1, 512)
     expected = rows.mean(0) / np.linalg.norm(rows.mean(0))
     np.testing.assert_allclose(clip[0], expected, atol=1e-6)
-    assert (encoder.embed_video(photos, frames=1) == encoder.embed_image(photos[1])).all()
+    np.testing.assert_allclose(encoder.embed_video(photos, frames=1), rows[1:2], atol=1e-6)
 
 
 def test_a_bundle_without_features_says_how_to_get_them(encoder, photos):
@@ -103,7 +103,7 @@ def test_a_batch_is_filled_up(encoder, photos, monkeypatch):
     expected = encoder.embed_image(photos[:3])
     inputs = {"image": replace(spec, shape=(2, *spec.shape[1:]))}
     monkeypatch.setattr(encoder, "_model", SimpleNamespace(run=run, inputs=inputs, outputs=one.outputs))
-    np.testing.assert_array_equal(encoder.embed_image(photos[:3]), expected)
+    np.testing.assert_allclose(encoder.embed_image(photos[:3]), expected, atol=1e-6)
     assert seen == [(2, 3, 64, 64)] * 2
 
 
@@ -173,7 +173,7 @@ class TestCompare:
 
     def test_the_prompts_container_comes_back(self, encoder, photos):
         first, second = encoder.compare(photos[0], ["a cat", "a dog"])
-        assert encoder.compare(photos[0], {"x": "a cat", 7: "a dog"}) == {"x": first, 7: second}
+        assert encoder.compare(photos[0], {"x": "a cat", 7: "a dog"}) == pytest.approx({"x": first, 7: second})
         assert encoder.compare(photos[0], "a cat") == pytest.approx([first])
         assert encoder.compare(photos[0], ("a cat",)) == pytest.approx([first])
         assert encoder.compare(photos[0], []) == []

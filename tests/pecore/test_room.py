@@ -31,7 +31,7 @@ def test_g14_has_room_on_24_gb(machine, tmp_path):
 
 @pytest.mark.parametrize(
     ("precisions", "weights"),
-    [(("fp16",), 2 + 4), (("fp32",), 4), (("fp32", "fp16"), 4 + 2), (("fp32", "int8"), 4 + 1 + 4), (("fp32-cpu",), 4)],
+    [(("fp16",), 2 + 4), (("fp32",), 4), (("fp32", "fp16"), 4 + 2), (("fp32", "int8"), 4 + 1 + 4)],
 )
 def test_disk_is_for_what_is_kept_and_for_a_float32_file_on_the_way(machine, tmp_path, precisions, weights):
     machine(64, 1.001 * weights * G14 / 1e9)

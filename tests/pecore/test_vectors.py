@@ -133,13 +133,15 @@ def test_the_script_writes_what_is_committed(tmp_path: Path) -> None:
     WRITER.write(tmp_path)
     written = {p.name for p in tmp_path.iterdir()}
     assert written == {p.name for p in FOLDER.iterdir()}
-    for name in written - {"embeddings.f32", "vectors.json"} - {i["png"] for i in IMAGES}:
+    computed = {"embeddings.f32": "<f4", "text_embeddings.bin": "<f4"}  # the latter's header: two small integers
+    for name in written - {*computed, "vectors.json"} - {i["png"] for i in IMAGES}:
         assert (tmp_path / name).read_bytes() == (FOLDER / name).read_bytes(), name
     again = json.loads((tmp_path / "vectors.json").read_text(encoding="utf-8"))
     assert {k: v for k, v in again.items() if k != "scores"} == {k: v for k, v in VECTORS.items() if k != "scores"}
-    # A forward pass in float32 is the machine's own in its last bits.
-    made, stored = (np.fromfile(folder / "embeddings.f32", "<f4") for folder in (tmp_path, FOLDER))
-    np.testing.assert_allclose(made, stored, rtol=0, atol=1e-5)
+    # A forward pass and a norm in float32 are the machine's own in their last bits.
+    for name, kind in computed.items():
+        made, stored = (np.fromfile(folder / name, kind) for folder in (tmp_path, FOLDER))
+        np.testing.assert_allclose(made, stored, rtol=0, atol=1e-5)
 
 
 def test_they_are_small() -> None:

@@ -38,6 +38,7 @@ def test_keeps_a_weight_when_told() -> None:
 
 
 def test_powers_of_two_change_not_one_bit() -> None:
+    """Of any kernel's result: it scales each product, sum and root exactly."""
     x = _rows(300.0).float()
     x = x - x.mean(-1, keepdim=True)
     plain = ScaledLayerNorm(0.0)(x)

@@ -69,11 +69,17 @@ def test_timm_s_side_is_timm_s(core: tuple[Any, torch.Tensor]) -> None:
         expected = model.forward_intermediates(image, [1, 2], intermediates_only=True)
         normed = model.forward_intermediates(image, [2], norm=True, intermediates_only=True)[0]
         channels_last = timm_outputs(model, image, Output("both", 1), channels_last=True)
-    assert torch.equal(middle, expected[0])
-    assert torch.equal(last, normed)  # the last block goes through the final norm, as in forward_features
+    assert_close(middle, expected[0])
+    assert_close(last, normed)  # the last block goes through the final norm, as in forward_features
     assert not torch.allclose(last, expected[1], atol=0.1)
     assert list(channels_last) == ["embedding", "features"]
-    assert torch.equal(channels_last["features"], middle.permute(0, 2, 3, 1))
+    assert_close(channels_last["features"], middle.permute(0, 2, 3, 1))
+
+
+def assert_close(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    """Up to float32's rounding at the largest element: strides and layouts choose kernels, which add in their order."""
+    assert actual.shape == expected.shape
+    assert (actual - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 def test_layouts(core: tuple[Any, torch.Tensor]) -> None:
@@ -83,7 +89,7 @@ def test_layouts(core: tuple[Any, torch.Tensor]) -> None:
         for layout, given in (("nchw", image), ("nhwc", image.permute(0, 2, 3, 1)))
     ]
     assert [tuple(m.shape) for m in maps] == [(2, 192, 3, 3), (2, 3, 3, 192)]
-    assert torch.equal(maps[0], maps[1].permute(0, 3, 1, 2))
+    assert_close(maps[0], maps[1].permute(0, 3, 1, 2))
 
 
 def test_the_graph_ends_at_the_layer_and_only_a_shown_stream_keeps_its_mean(core: tuple[Any, torch.Tensor]) -> None:

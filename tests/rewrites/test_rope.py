@@ -55,7 +55,7 @@ def test_class_token_is_not_rotated(seen) -> None:
     prefix = seen.model.num_prefix_tokens
     assert prefix == int(seen.variant.class_token)
     x = _queries_and_keys(seen)[0]
-    assert torch.equal(rope(x)[:, :, :prefix], x[:, :, :prefix])
+    assert torch.equal(rope(x)[:, :, :prefix], x[:, :, :prefix])  # times 1, plus 0: nothing is rounded
     assert rope.cos.shape == (1, 1, seen.variant.tokens, seen.variant.head_dim)
 
 
@@ -65,7 +65,8 @@ def test_several_prefix_tokens() -> None:
     x = x[None, None]
     out = HalfRotation(sin, cos, prefix=3)(x)
     assert torch.equal(out[:, :, :3], x[:, :, :3])
-    assert torch.equal(out[:, :, 3:], HalfRotation(sin, cos, prefix=0)(x[:, :, 3:]))
+    rotated = HalfRotation(sin, cos, prefix=0)(x[:, :, 3:])
+    assert (out[:, :, 3:] - rotated).abs().max() < 1e-6  # float32, of values around 1
 
 
 def test_bake_reorders_within_each_head() -> None:

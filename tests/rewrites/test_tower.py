@@ -121,7 +121,7 @@ def test_rewriting_leaves_the_model_as_it_was() -> None:
     for tensor in (*tower.parameters(), *tower.buffers()):
         tensor.zero_()  # nor do they share memory
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert torch.equal(model(image), expected)
+    assert (model(image) - expected).abs().max() <= EXACT
 
 
 @pytest.mark.parametrize("by_block", [False, True], ids=["whole", "by block"])

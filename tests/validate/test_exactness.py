@@ -25,7 +25,8 @@ def test_every_size_block_by_block(seen, monkeypatch: pytest.MonkeyPatch) -> Non
     assert list(found) == ["stem", "blocks.0", "blocks.1", "tail"]
     assert max(found.values()) <= LARGEST_DIFFERENCE
     for name in ("blocks.0.norm1", "blocks.1.norm1", "norm"):
-        assert any(torch.equal(x, seen.inputs[name]) for x in fed), name
+        theirs = seen.inputs[name]  # of another run in float64, of values up to 400
+        assert any(x.shape == theirs.shape and (x - theirs).abs().max() < 1e-9 for x in fed), name
 
 
 @pytest.fixture(scope="module")

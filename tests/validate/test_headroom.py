@@ -130,8 +130,9 @@ def test_extremes_are_over_all_images(fitted: dict[float, Fitted], images: list[
     tower = rewrite(fitted[400.0].model, scales)
     one_by_one = [measure(tower, scales, [image]) for image in images]
     for together, *alone in zip(measure(tower, scales, images), *one_by_one):
-        assert together.unscaled == max(r.unscaled for r in alone)
-        assert together.smallest == min(r.smallest for r in alone) or math.isnan(together.smallest)
+        # The same sums in another run: 1e-5 is far above float32's rounding and far below what tells images apart.
+        assert together.unscaled == pytest.approx(max(r.unscaled for r in alone), rel=1e-5)
+        assert together.smallest == pytest.approx(min(r.smallest for r in alone), rel=1e-5, nan_ok=True)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in tower.modules())
 
 

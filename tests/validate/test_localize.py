@@ -80,7 +80,8 @@ def test_exposing_changes_nothing(file, inputs, tmp_path, precision):
     assert set(exposed.outputs) == {"embedding", *names.values()}
     assert [exposed.outputs[names[step.tensor.index]].shape for step in some] == [step.tensor.shape for step in some]
     before, after = open_model(path).run(inputs), exposed.run(inputs)
-    np.testing.assert_array_equal(after["embedding"], before["embedding"])
+    # An op whose output is shown is not fused with the next: rounding in float32, of a vector of length 1.
+    np.testing.assert_allclose(after["embedding"], before["embedding"], atol=1e-6, rtol=0)
 
 
 def test_a_file_without_a_signature_can_be_looked_into(tmp_path):

@@ -13,18 +13,13 @@ export async function probe(gpu = navigator.gpu) {
   return { webgpu: true, adapter: { name, software, half: adapter.features.has('shader-f16') } };
 }
 
-/** Whether a file with weights in `precision` is made for the CPU: it is no use on a GPU, and not offered there. */
-export const isForCpu = (precision) => precision.endsWith('-cpu');
-
 /**
  * @param {'auto'|'webgpu'|'wasm'} wish
  * @param {Awaited<ReturnType<typeof probe>>} found
- * @param {string} weights the file's precision in the manifest
  * @returns {{accelerator: 'webgpu'|'wasm', precision: 'fp16'|'fp32', reason: string}}
  */
-export function choose(wish, { webgpu, adapter }, weights) {
+export function choose(wish, { webgpu, adapter }) {
   const wasm = (reason) => ({ accelerator: 'wasm', precision: 'fp32', reason });
-  if (isForCpu(weights)) return wasm('the file is made for it');
   if (wish === 'wasm') return wasm('as chosen');
   if (!webgpu) return wasm('this browser has no WebGPU here');
   if (!adapter) return wasm('WebGPU finds no GPU on this machine');

@@ -1,6 +1,5 @@
 // The page: a bundle, a model, and what it says about a picture.
 
-import { isForCpu } from './accelerator.js';
 import { forgetOthers, readFile, readManifest } from './bundle.js';
 import { startCamera } from './camera.js';
 import { open } from './engine.js';
@@ -10,7 +9,7 @@ import { showPicker } from './picker.js';
 import { rank } from './scores.js';
 
 const TOP = 5;
-const PREFERRED = ['fp16', 'fp32', 'int8', 'fp32-cpu'];
+const PREFERRED = ['fp16', 'fp32', 'int8']; // any other precision comes after these
 const CONTROL_WAIT = 2000; // ms for the service worker to take over a first visit
 
 const files = {}; // precision -> {name, bytes, sha256}
@@ -53,12 +52,11 @@ async function openModel() {
   engine = null;
   [latencies, last] = [[], null];
   for (const id of ['wish', 'weights']) $(id).disabled = true;
-  $('webgpu').disabled = isForCpu(file.precision);
   try {
     showStage(`Loading ${file.name}`);
     await read(); // progress first, then the compilation's stage
     showStage('Compiling the model');
-    engine = await open($('wish').value, file.precision, read, manifest);
+    engine = await open($('wish').value, read, manifest);
     $('accelerator').textContent = nameOf(engine);
     $('reason').textContent = `${engine.accelerator === 'webgpu' ? 'On the GPU' : 'On the CPU'}: ${engine.reason}.`;
   } finally {
@@ -183,7 +181,8 @@ function showBundle() {
   $('model').textContent = `${manifest.name}: ${size}, ${side} × ${side} pixels → ${dim} numbers`;
   $('synthetic').hidden = !manifest.weights.synthetic;
   for (const [name, file] of Object.entries(manifest.files)) files[file.precision] = { name, ...file };
-  for (const precision of PREFERRED.filter((p) => files[p])) {
+  const ordered = new Set([...PREFERRED, ...Object.keys(files)]);
+  for (const precision of [...ordered].filter((p) => files[p])) {
     $('weights').append(make('option', { value: precision, textContent: `${precision}, ${megabytes(files[precision].bytes)} MB` }));
   }
 }

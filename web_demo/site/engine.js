@@ -84,17 +84,16 @@ export async function openOn(choice, bytes, manifest) {
 /**
  * A model on the accelerator that is wished for, or, where that fails, on WASM; `reason` says which and why.
  * @param {'auto'|'webgpu'|'wasm'} wish
- * @param {string} weights the file's precision in the manifest
  * @param {() => Promise<ArrayBuffer>} read the .tflite
  */
-export async function open(wish, weights, read, manifest) {
-  let choice = choose(wish, await probeWorker(), weights);
+export async function open(wish, read, manifest) {
+  let choice = choose(wish, await probeWorker());
   let engine;
   try {
     engine = await openOn(choice, await read(), manifest);
   } catch (error) {
     if (choice.accelerator === 'wasm') throw new Error(`LiteRT.js can’t run this model here: ${error.message}`);
-    choice = { ...choose('wasm', {}, weights), reason: `WebGPU failed: ${error.message}` };
+    choice = { ...choose('wasm', {}), reason: `WebGPU failed: ${error.message}` };
     engine = await openOn(choice, await read(), manifest);
   }
   return Object.assign(engine, { reason: choice.reason });

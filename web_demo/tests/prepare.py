@@ -21,7 +21,7 @@ from pecore.encoder import PerceptionEncoder
 
 LABELS = ["cat", "dog", "rocket", "astronaut", "cup of coffee", "red panda", "church", "été", "<b>bold</b>"]
 BUNDLES = {"tiny": dataclasses.replace(find("T16"), depth=2, image_size=64), "b16": find("B16")}
-FEATURES = "features"  # a folder: maps of two pictures at once, in the files whose figures are other ones
+FEATURES = "features"  # a folder: feature maps of two pictures at once, judged by thresholds of their own
 TURNED = 6  # EXIF orientation: stored lying on its side
 
 
@@ -35,7 +35,7 @@ def make_bundle(variant: Variant, folder: Path) -> None:
 
 
 def make_features(folder: Path) -> None:
-    options = conversion.Options(precisions=("fp32", "fp32-cpu"), output="features", batch=2, gpu="skip")
+    options = conversion.Options(precisions=("fp32",), output="features", batch=2, gpu="skip")
     variant = BUNDLES["tiny"]
     result = conversion.convert(variant, load(variant, "synthetic"), folder, options)
     assert result.passed, result.checks

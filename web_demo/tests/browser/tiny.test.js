@@ -232,20 +232,25 @@ test('a plain static host will do, in a folder of its own', async (t) => {
   check();
 });
 
-test('a file made for the CPU is all there is: it runs on WASM, whatever is wished', async (t) => {
+test('a precision that the page does not know is offered last and runs; the self-test runs what has thresholds', async (t) => {
   const folder = copyOf('tiny');
   const file = path.join(folder, 'manifest.json');
   const manifest = JSON.parse(readFileSync(file));
-  manifest.files = { [MODEL]: { ...manifest.files[MODEL], precision: 'fp32-cpu' } };
+  manifest.files[MODEL].precision = 'fp4';
+  manifest.self_test.thresholds = { [MODEL]: { cpu: manifest.self_test.thresholds[MODEL].cpu } };
   writeFileSync(file, JSON.stringify(manifest));
   const own = await serve(folder);
   t.after(own.stop);
   const { page, check } = await visit(t, browser);
   await open(page, own.address);
-  assert.match(await page.textContent('#accelerator'), /^WASM/);
-  assert.match(await page.textContent('#reason'), /On the CPU: the file is made for it/);
-  assert.ok(await page.locator('#webgpu').isDisabled());
+  assert.deepEqual(await page.$$eval('#weights option', (options) => options.map(({ value }) => value)), ['int8', 'fp4']);
+  await chooseAndSettle(page, '#weights', 'fp4');
   assertSame(await classify(page, picture('chelsea.png')), wanted.fp16['chelsea.png'], SAME);
+  await open(page, `${own.address}?selftest`);
+  await page.waitForSelector('#report:visible', { timeout: 120_000 });
+  assert.match(await page.textContent('#gates'), /WASM/);
+  assert.equal(await page.textContent('#verdict'), 'Everything that ran passed.');
+  assert.equal(await page.locator('#gates tr').count(), 1);
   check();
 });
 
@@ -295,11 +300,11 @@ test('the self-test’s report is what Python makes of it', async (t) => {
   for (const gate of ran) assert.ok(gate.figures.cosine > 0.999, gate.detail);
 });
 
-test('so it is for maps of two pictures at once, and for a file made for the CPU', async (t) => {
+test('so is the report of a bundle of feature maps, two pictures at once', async (t) => {
   const own = await serve(bundle('features'));
   t.after(own.stop);
   const { gates } = await selfTested(t, 'features', own.address);
-  const judged = gates.map(({ subject, outcome, figures }) => [/fp32(-cpu)?/.exec(subject)[0], figures?.kind, outcome]);
-  assert.deepEqual(judged, [['fp32', 'cpu', 'passed'], ['fp32', 'gpu fp32', 'passed'], ['fp32', undefined, 'skipped'], ['fp32-cpu', 'cpu', 'passed']]);
+  const judged = gates.map(({ outcome, figures }) => [figures?.kind, outcome]);
+  assert.deepEqual(judged, [['cpu', 'passed'], ['gpu fp32', 'passed'], [undefined, 'skipped']]);
   assert.ok('relative_diff' in gates[0].thresholds);
 });

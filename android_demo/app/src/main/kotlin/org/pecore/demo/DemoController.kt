@@ -14,7 +14,6 @@ import org.pecore.demo.model.EncoderException
 import org.pecore.demo.model.ImageEncoder
 import org.pecore.demo.model.SelfTest
 import org.pecore.demo.model.openEncoder
-import org.pecore.demo.model.ownCompute
 import java.io.File
 import java.util.Locale
 import java.util.concurrent.CancellationException
@@ -197,31 +196,29 @@ class DemoController(
         embedding = null
         val bundles = folder()?.listFiles { file -> file.isDirectory && !file.name.startsWith(".") }?.map { it.name }?.sorted().orEmpty()
         val name = settings["bundle"].takeIf { it in bundles } ?: bundles.firstOrNull()
-        val asked = Compute.entries.firstOrNull { it.name == settings["compute"] }
+        val wanted = Compute.entries.firstOrNull { it.name == settings["compute"] } ?: Compute.GPU_FP16
         update {
-            copy(bundles = bundles, bundle = name, files = emptyList(), file = null, wanted = asked ?: wanted, top = emptyList())
-                .copy(timing = null)
+            copy(bundles = bundles, bundle = name, files = emptyList(), file = null, wanted = wanted, top = emptyList(), timing = null)
                 .copy(labels = emptyList(), labelsOff = emptySet(), synthetic = false)
                 .copy(selfTest = if (name == bundle) selfTest else SelfTestState.Idle)
         }
         if (name == null) return update { copy(model = ModelState.NoBundle(INSTALL)) }
         update { copy(model = ModelState.Loading("Reading $name")) }
-        val model = orSentence({ ModelState.Failed(it) }) { open(asked) }
+        val model = orSentence({ ModelState.Failed(it) }) { open(wanted) }
         update { copy(model = model) }
         val (now, kept) = loaded to photo
         if (now != null && kept != null) classify(now, kept.argb, kept.width, kept.height)
     }
 
-    private fun open(asked: Compute?): ModelState {
+    private fun open(wanted: Compute): ModelState {
         val bundle = Bundle.open(chosenFolder())
         val labels =
             bundle.labels ?: throw BundleException("${bundle.name} has no labels: make some with `pecore labels` and install it again")
         val file = settings["file"]?.let(bundle::model) ?: bundle.models.first()
-        val wanted = asked ?: file.ownCompute
         val off = settings["off ${state.bundle}"]?.split("\n").orEmpty().toSet()
         update {
             copy(files = bundle.models.map { it.name }, file = file.name, synthetic = bundle.weights.synthetic, labels = labels.names)
-                .copy(wanted = wanted, labelsOff = labels.names.indices.filter { labels.names[it] in off }.toSet())
+                .copy(labelsOff = labels.names.indices.filter { labels.names[it] in off }.toSet())
         }
         verifyOnce(file)
         update { copy(model = ModelState.Loading("Loading ${file.name} for the ${wanted.title}; the first time takes longest")) }

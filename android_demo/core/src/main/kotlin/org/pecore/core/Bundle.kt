@@ -18,11 +18,8 @@ data class InputSpec(val name: String, val size: Int, val layout: Layout, val ra
     val length: Int get() = 3 * size * size
 }
 
-/** A `.tflite` of the vision tower; [precision] of its weights: `fp16`, `fp32`, `int8`, or `fp32-cpu`, made for the CPU. */
-class ModelFile internal constructor(listed: ListedFile, val precision: String) : ListedFile(listed.file, listed.bytes, listed.sha256) {
-    /** It is no use on a GPU, and was judged on none. */
-    val forCpu: Boolean get() = precision.endsWith("-cpu")
-}
+/** A `.tflite` of the vision tower; [precision] of its weights: `fp16`, `fp32`, `int8`, or one that this app does not know. */
+class ModelFile internal constructor(listed: ListedFile, val precision: String) : ListedFile(listed.file, listed.bytes, listed.sha256)
 
 /** A verdict of the conversion's gates, in the manifest's words. */
 data class GateVerdict(val gate: String, val subject: String, val backend: String, val outcome: String, val detail: String)
@@ -93,7 +90,7 @@ class Bundle private constructor(
     }
 }
 
-private val PREFERRED = listOf("fp16", "fp32", "int8", "fp32-cpu")
+private val PREFERRED = listOf("fp16", "fp32", "int8")
 
 private fun models(folder: File, files: Section): List<ModelFile> =
     files.keys

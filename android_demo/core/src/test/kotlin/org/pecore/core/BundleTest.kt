@@ -58,9 +58,9 @@ class BundleTest {
     }
 
     @Test
-    fun `a file made for the CPU comes last, and says so`() {
-        val bundle = Bundle.open(tiny.write(edit("\"precision\": \"fp16\"", "\"precision\": \"fp32-cpu\"")))
-        assertEquals(listOf("int8" to false, "fp32-cpu" to true), bundle.models.map { it.precision to it.forCpu })
+    fun `a precision that is not known comes last`() {
+        val bundle = Bundle.open(tiny.write(edit("\"precision\": \"fp16\"", "\"precision\": \"fp4\"")))
+        assertEquals(listOf("int8", "fp4"), bundle.models.map { it.precision })
     }
 
     @Test

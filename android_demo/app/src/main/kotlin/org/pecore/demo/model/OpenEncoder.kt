@@ -7,15 +7,12 @@ import org.pecore.core.ModelFile
 /** [refusal] is why the GPU, which was asked for, did not take the model, where [encoder] runs on the CPU instead. */
 class Opened(val encoder: ImageEncoder, val refusal: String?)
 
-/** What a model is run on where nobody asked for anything. */
-val ModelFile.ownCompute: Compute get() = if (forCpu) Compute.CPU else Compute.GPU_FP16
-
 /**
  * Loads a model on [wanted]; where that is a GPU which refuses, on the CPU, with the reason.
  *
  * @throws EncoderException no backend takes it, or LiteRT's libraries do not load on this device.
  */
-fun openEncoder(bundle: Bundle, model: ModelFile, wanted: Compute = model.ownCompute): Opened {
+fun openEncoder(bundle: Bundle, model: ModelFile, wanted: Compute = Compute.GPU_FP16): Opened {
     val refusal =
         try {
             return Opened(ImageEncoder(bundle, model, wanted), null)

@@ -113,20 +113,6 @@ class DemoControllerTest {
     }
 
     @Test
-    fun `a file made for the CPU runs there, unless the GPU is asked for`() {
-        install(edit = { it.replace("\"precision\": \"fp16\"", "\"precision\": \"fp32-cpu\"") })
-        val controller = controller().apply { resume() }
-        assertEquals("tiny_int8.tflite" to Compute.GPU_FP16, controller.state.file to controller.state.wanted)
-        controller.chooseFile("tiny_fp16.tflite")
-        assertEquals(ModelState.Ready(Compute.CPU) to Compute.CPU, controller.state.model to controller.state.wanted)
-        controller.chooseFile("tiny_int8.tflite")
-        assertEquals(ModelState.Ready(Compute.GPU_FP16), controller.state.model)
-        controller.chooseFile("tiny_fp16.tflite")
-        controller.chooseCompute(Compute.GPU_FP16)
-        assertEquals(ModelState.Ready(Compute.GPU_FP16), controller.state.model)
-    }
-
-    @Test
     fun `frames are dropped while one is under way, and after the camera stopped`() {
         install()
         val controller = controller().apply { resume() }

@@ -101,7 +101,7 @@ class SelfTestTest {
     }
 
     @Test
-    fun `what has no thresholds, a file made for the CPU on the GPU, is not run`() {
+    fun `a backend without thresholds is not run`() {
         val manifest = File(folder, "manifest.json")
         manifest.writeText(manifest.readText().replace("\"gpu fp16\"", "\"other\""))
         bundle = Bundle.open(folder)

@@ -1,0 +1,55 @@
+"""What the towers of timm's Eva class have that a Perception Encoder has not, on the real delegate: every op, right in
+fp16 and fp32, two blocks, a few patches."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from convert.export import export_tflite
+from convert.quantize import quantize
+from convert.timm_tower import reduced, spread
+from pecore.preprocess import preprocess
+from pecore.runtime import open_model
+from rewrites import Output, rewrite
+from validate import gates, headroom
+from validate.photographs import photographs
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vit_tiny_patch16_dinov3_qkvb", {}),  # EUPE: registers, dynamic size
+        ("eva02_base_patch16_clip_224", {}),  # norms inside SwiGLU and attention
+        ("eva02_enormous_patch14_clip_224", {}),  # post-norm
+        ("vit_small_patch16_rope_mixed_224", {}),  # a table per head
+        ("vit_large_patch16_sapiens2", {}),  # RMSNorm, norms on q and k, grouped queries
+    ],
+)
+def test_resident_and_right(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    model, output = spread(reduced(name, (2, 3), widest=1024, **options)), Output("both")
+    height, width = model.patch_embed.img_size
+    shots = [preprocess(image, max(height, width))[..., :height, :width] for _, image in photographs()]
+    images = [torch.from_numpy(shot.copy()) for shot in shots]
+    scales, reductions = headroom.fit_scales(model, images, output)
+    assert min(r.headroom for r in reductions) >= headroom.ENOUGH
+    source, path = tmp_path / "source.tflite", tmp_path / "tower.tflite"
+    export_tflite(rewrite(model, scales, output=output), {"image": images[0]}, source, output.names)
+    quantize(source, path, "fp16")
+    inputs = [{"image": images[0].numpy()}]
+    outputs = [open_model(path).run(inputs[0])]
+    with torch.no_grad():
+        expected = rewrite(model, scales, output=output, dtype=torch.float64)(images[0].double())
+    for ours, theirs in zip(outputs[0].values(), expected):
+        ours = torch.from_numpy(ours).double().flatten()
+        assert torch.nn.functional.cosine_similarity(ours, theirs.flatten(), dim=0) > 0.99999
+    assert gates.graph_gate(path, "2.3.0").figures["findings"] == []
+    for compute in gates.GPU_PRECISIONS:
+        check = gates.gpu_gate(path, "fp16", compute, inputs, outputs, required=True)
+        print(name, compute, check.figures)
+        assert check.outcome == "passed", check.detail
+        assert check.figures["ops_on_gpu"] == check.figures["ops"] > 0
+        assert min(v for k, v in check.figures.items() if k.endswith("correlation")) >= 0.9999
