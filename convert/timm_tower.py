@@ -22,22 +22,29 @@ def reduced(name: str, grid: Sequence[int] = (4, 4), widest: int | None = None, 
     import timm
 
     with torch.device("meta"):
-        whole = timm.create_model(name, pretrained=False)
+        whole: Any = timm.create_model(name, pretrained=False)
     patch, narrow = whole.patch_embed.patch_size, 4 if widest and whole.embed_dim > widest else 1
-    kv_heads = dict.fromkeys(getattr(block.attn, "num_kv_heads", None) for block in whole.blocks)
-    if None not in kv_heads:
+    kv_heads = dict.fromkeys(b.attn.num_kv_heads for b in whole.blocks if hasattr(b.attn, "num_kv_heads"))
+    if kv_heads:
         options |= {"num_kv_heads": [heads // narrow for heads in (*kv_heads, *kv_heads)][:2]}
     if narrow > 1:
         options |= {"embed_dim": whole.embed_dim // narrow, "num_heads": whole.blocks[0].attn.num_heads // narrow}
     size = tuple(side * p for side, p in zip(grid, patch))
-    model = timm.create_model(name, pretrained=False, depth=2, img_size=size, **options)
+    model: Any = timm.create_model(name, pretrained=False, depth=2, img_size=size, **options)
     return model.eval().requires_grad_(False)
 
 
-def spread(model: Any, seed: int = 7) -> Any:
-    """The same tower with every parameter moved away from its initial value, as training does."""
+def spread(model: Any, amplitude: float = 0.0, seed: int = 7) -> Any:
+    """The same tower with every parameter moved away from its initial value, as training does, and from the first block
+    on massive activations of `amplitude` in four channels."""
     generator = torch.Generator().manual_seed(seed)
     for p in model.parameters():
         noise = torch.empty(p.shape).normal_(generator=generator)
         p.data += noise * (0.2 if p.ndim == 1 else 0.5 * p.shape[-1] ** -0.5)
+    if amplitude:
+        block = model.blocks[0]
+        if getattr(block, "gamma_2", None) is not None:
+            block.gamma_2.data[:4] = 1.0
+        last = block.norm2 if type(block).__name__ == "EvaBlockPostNorm" else block.mlp.fc2
+        last.bias.data[:4] += amplitude
     return model

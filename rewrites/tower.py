@@ -49,7 +49,8 @@ class Scales:
     """Powers of two that keep fp16 reductions in range; none of them changes the result. Where they come from:
     docs/numerics.md.
 
-    stem: carried by the patch embedding, for norm_pre. stream: by the residual stream. gains: a norm's own further
+    stem: carried by the patch embedding, for norm_pre (without one, it carries `stream`). stream: by the residual
+    stream. gains: a norm's own further
     factor, by its module name in the rewritten tower (`blocks.0.norm1`); of norms inside a branch (`INNER_NORMS`), the
     weights before them carry it. pool: by the pooled row. head: by the embedding before it is normalised.
     """
@@ -241,8 +242,8 @@ def rotations(model: Any, dtype: torch.dtype) -> list[HalfRotation | None]:
         return [None] * depth
 
     def rotation(table: Tensor) -> HalfRotation:
-        halves = getattr(model.rope, "rotate_half", False)
-        return HalfRotation(*table.to(dtype).chunk(2, -1), model.num_prefix_tokens, halves=halves)
+        sin, cos = table.to(dtype).chunk(2, -1)
+        return HalfRotation(sin, cos, model.num_prefix_tokens, getattr(model.rope, "rotate_half", False))
 
     return [rotation(t) for t in table] if model.rope_mixed else [rotation(table)] * depth
 
@@ -269,6 +270,11 @@ def mean_free(model: Any, output: Output) -> bool:
 def post_norm(model: Any) -> bool:
     """Whether the blocks normalise what their branches give instead of what they read."""
     return type(model.blocks[0]).__name__ == "EvaBlockPostNorm"
+
+
+def layer_scaled(model: Any) -> bool:
+    """Whether a LayerScale is folded into what writes to the residual stream."""
+    return any(getattr(block, "gamma_1", None) is not None for block in model.blocks)
 
 
 @dataclass(frozen=True)
@@ -378,8 +384,8 @@ def rewrite_mlp(model: Any, name: str, fc1: list[Affine], fc2: Affine, form: For
         carried = carried_factor(factor) if len(fc1) == 2 else 1.0  # nothing can be carried through a GELU
         fc1 = [*fc1[:-1], scaled(fc1[-1], carried)]
         norm = inner_norm(model, f"{name}.mlp.norm", factor, carried, form)
-    linears = [as_linear(part, form.dtype) for part in (*fc1, fc2)]
-    return Mlp(linears[0], nn.GELU(), linears[1], norm) if len(fc1) == 1 else GatedMlp(*linears, norm)
+    first, last = [as_linear(part, form.dtype) for part in fc1], as_linear(fc2, form.dtype)
+    return Mlp(first[0], nn.GELU(), last, norm) if len(first) == 1 else GatedMlp(first[0], first[1], last, norm)
 
 
 def mlp_inputs(mlp: Any) -> list[Affine]:

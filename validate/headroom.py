@@ -23,7 +23,7 @@ from rewrites.norm import LEAST_CARRIED, ScaledLayerNorm, UnitNorm, carried_fact
 from rewrites.output import FeatureMap, Output
 from rewrites.pool import MeanPool
 from rewrites.post_norm import PostNormBlock
-from rewrites.tower import INNER_NORMS, GatedMlp, Scales, Tower, default_output, rewrite_parts
+from rewrites.tower import INNER_NORMS, GatedMlp, Scales, Tower, default_output, layer_scaled, rewrite_parts
 
 FP16_MAX = 65504.0
 FP16_SMALLEST_NORMAL = 2.0**-14
@@ -35,7 +35,9 @@ amplitude)."""
 STREAM_SCALE = 1.0 / 32
 """The residual stream's scale. It carries amplitudes up to about 1000; louder norms get a gain below 1 of their own,
 which costs a MUL each. A smaller scale for the whole stream would cost none, but `attn.proj` and `mlp.fc2` carry it in
-their weights, most of which would be subnormal in fp16: lost on a GPU that flushes those (docs/numerics.md)."""
+their weights, most of which would be subnormal in fp16: lost on a GPU that flushes those (docs/numerics.md). For the
+same reason a tower with LayerScale, whose factors make these weights small already, gets the largest scale up to 1 that
+its norms can have (`stream_scale`)."""
 
 COMFORTABLE_SUM = 1024.0
 """What the scales of a single tensor (stem, pool, head) aim for: 64x of headroom above, room for small elements
@@ -120,6 +122,11 @@ def measure_by_parts(
     return [found[name] for name in order if name in found]
 
 
+def reads_stream(name: str) -> bool:
+    """Whether a module called so is a norm of the residual stream."""
+    return name in ("norm", "fc_norm") or name.endswith((".norm1", ".norm2"))
+
+
 def carried(name: str, scales: Scales) -> float:
     """The scale that the terms of a module's reduction carry in a tower rewritten with `scales`."""
     if name in ("stem.conv", "stem.norm_pre"):
@@ -128,7 +135,7 @@ def carried(name: str, scales: Scales) -> float:
         return scales.pool
     if name.startswith("head."):
         return scales.head
-    if name in ("norm", "fc_norm") or name.endswith((".norm1", ".norm2")):
+    if reads_stream(name):
         return scales.stream * scales.gains.get(name, 1.0)
     if name.endswith(INNER_NORMS):
         return scales.gains.get(name, 1.0)
@@ -141,10 +148,25 @@ def carried(name: str, scales: Scales) -> float:
 
 def rescaled(reductions: Sequence[Reduction], scales: Scales) -> list[Reduction]:
     """The same measurements, as a tower rewritten with `scales` forms them."""
-    return [r if r.kind in UNSCALED else replace(r, scale=carried(r.name, scales)) for r in reductions]
+
+    def scale(r: Reduction) -> float:
+        if r.kind == "mean":
+            return 1.0 if r.scale == 1.0 else scales.stream  # of standardised tokens, or of the stream itself
+        return r.scale if r.kind in UNSCALED else carried(r.name, scales)
+
+    return [replace(r, scale=scale(r)) for r in reductions]
 
 
-def choose_scales(reductions: Sequence[Reduction]) -> Scales:
+def stream_scale(reductions: Sequence[Reduction]) -> float:
+    """The largest scale of the residual stream, 1 at most and `STREAM_SCALE` at least, under which no norm asks for a
+    gain below 1 and no mean pooling of it runs out of headroom."""
+    limit = FP16_MAX / ENOUGH
+    sums = [r.unscaled for r in reductions if r.kind == "layernorm" and reads_stream(r.name)]
+    sums += [r.unscaled**2 / limit for r in reductions if r.kind == "mean" and r.scale != 1.0]
+    return min(1.0, max(STREAM_SCALE, _fitting(max(sums, default=0.0), limit)))
+
+
+def choose_scales(reductions: Sequence[Reduction], stream: float = STREAM_SCALE) -> Scales:
     """Scales under which each sum of squares that was measured keeps its headroom and no quiet norm's squares
     vanish."""
     norms = {r.name: r for r in reductions if r.kind == "layernorm"}
@@ -158,7 +180,7 @@ def choose_scales(reductions: Sequence[Reduction]) -> Scales:
                 factor = min(LEAST_CARRIED, _fitting(r.unscaled, FP16_MAX / ENOUGH))
             gains[r.name] = factor
             continue
-        sum_of_squares, quietest = r.unscaled * STREAM_SCALE**2, r.smallest * STREAM_SCALE**2
+        sum_of_squares, quietest = r.unscaled * stream**2, r.smallest * stream**2
         if sum_of_squares > FP16_MAX / ENOUGH:
             gains[r.name] = _fitting(sum_of_squares, FP16_MAX / ENOUGH)
         elif quietest < QUIET and _fitting(sum_of_squares, COMFORTABLE_SUM) > 1:
@@ -166,8 +188,8 @@ def choose_scales(reductions: Sequence[Reduction]) -> Scales:
     head = next((r for r in reductions if r.kind == "l2"), None)
     stem, pool = (norms.get(name) for name in ("stem.norm_pre", "pool.norm"))
     return Scales(
-        stem=1.0 if stem is None else _fitting(stem.unscaled, COMFORTABLE_SUM),
-        stream=STREAM_SCALE,
+        stem=stream if stem is None else _fitting(stem.unscaled, COMFORTABLE_SUM),
+        stream=stream,
         gains=gains,
         pool=1.0 if pool is None else _fitting(pool.unscaled, COMFORTABLE_SUM),
         head=1.0 if head is None else _fitting(head.unscaled, COMFORTABLE_SUM),
@@ -177,9 +199,10 @@ def choose_scales(reductions: Sequence[Reduction]) -> Scales:
 def fit_scales(model: Any, images: Sequence[Tensor], output: Output | None = None) -> tuple[Scales, list[Reduction]]:
     """The scales that timm's tower `model` asks for on `images` when it is to give `output`, and its reductions under
     them."""
-    first = Scales()
+    # Without norm_pre, what the patch embedding makes is the residual stream.
+    first = Scales(stem=STREAM_SCALE) if isinstance(model.norm_pre, nn.Identity) else Scales()
     reductions = measure_by_parts(model, first, images, output)
-    scales = choose_scales(reductions)
+    scales = choose_scales(reductions, stream_scale(reductions) if layer_scaled(model) else STREAM_SCALE)
     return scales, rescaled(reductions, scales)
 
 
