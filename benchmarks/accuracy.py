@@ -19,16 +19,17 @@ from PIL import Image
 from benchmarks import results
 from benchmarks.conversion import figures
 from benchmarks.workspace import FOLDER, Workspace
-from convert.forms import write_fp16
-from convert.synthetic import synthetic_state_dict
-from convert.variants import build_tower, find
-from pecore.pairing import spread
-from pecore.preprocess import preprocess
+from pecore.console import working
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.tflite_files import write_fp16
+from pecore.convert.towers import build_tower
+from pecore.image import preprocess
 from pecore.runtime import open_model
-from pecore.screen import working
-from validate.ablation import ablate, choose_rows
-from validate.gpu import Verdict, probe, run_on_gpu
-from validate.photographs import photographs
+from pecore.timing import spread
+from pecore.validate.ablation import ablate, choose_rows
+from pecore.validate.gpu import Verdict, probe, run_on_gpu
+from pecore.validate.photographs import photographs
+from pecore.variants import find
 
 FILES = ("ours-fp32", "ours-fp16", "ours-int8")
 FORMS = ("none", "norm-published", "norm")

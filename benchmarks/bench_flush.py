@@ -14,12 +14,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-from convert.checkpoint import load
-from convert.variants import build_tower, find
-from pecore.preprocess import preprocess
-from rewrites.tower import Scales, rewrite
-from validate.headroom import ENOUGH, FP16_MAX, FP16_SMALLEST_NORMAL, STREAM_SCALE, Reduction, fit_scales
-from validate.photographs import photographs
+from pecore.convert.checkpoint import load
+from pecore.convert.towers import build_tower
+from pecore.image import preprocess
+from pecore.rewrites.tower import Scales, rewrite
+from pecore.validate.headroom import ENOUGH, FP16_MAX, FP16_SMALLEST_NORMAL, STREAM_SCALE, Reduction, fit_scales
+from pecore.validate.photographs import photographs
+from pecore.variants import find
 
 AMPLITUDES = (400.0, 2000.0, 8000.0, 20000.0)
 

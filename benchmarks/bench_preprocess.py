@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
-from pecore.pairing import paired, ratio, spread
-from pecore.preprocess import preprocess
+from pecore.image import preprocess
+from pecore.timing import paired, ratio, spread
 
 PHOTO = (4032, 3024)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pecore.index import read_index, top_k, write_index
-from pecore.pairing import paired, ratio, spread
+from pecore.timing import paired, ratio, spread
 
 BLOCK = 8192
 

@@ -20,12 +20,12 @@ import numpy as np
 
 from benchmarks import results
 from benchmarks.workspace import FOLDER, Workspace
-from convert.variants import find
-from pecore.graph_facts import facts
+from pecore.console import working
 from pecore.runtime import Arrays, open_model
-from pecore.screen import working
-from validate.gpu import Verdict, run_on_gpu
-from validate.parity import compare
+from pecore.validate.gpu import Verdict, run_on_gpu
+from pecore.validate.parity import compare
+from pecore.validate.rules import graph_facts as facts
+from pecore.variants import find
 
 WAYS = {
     "lightweight": "ours",
@@ -68,11 +68,11 @@ def ours(size: str, way: str, folder: Path) -> None:
     """In this process: the whole of a conversion to fp16, gates left out."""
     import torch
 
-    from convert.export import export_tflite
-    from convert.quantize import quantize
-    from convert.synthetic import synthetic_state_dict
-    from convert.variants import build_tower
-    from rewrites.tower import rewrite
+    from pecore.convert.export import export_tflite
+    from pecore.convert.quantize import quantize
+    from pecore.convert.synthetic import synthetic_state_dict
+    from pecore.convert.towers import build_tower
+    from pecore.rewrites.tower import rewrite
 
     variant = find(size)
     model = build_tower(variant, synthetic_state_dict(variant))
@@ -86,8 +86,8 @@ def onnx(size: str, folder: Path) -> None:
     """In this process: timm's tower to ONNX. Its last step is written out, as onnx2tf stumbles over ReduceL2."""
     import torch
 
-    from pecore.contenders import export_onnx
-    from rewrites.norm import UnitNorm
+    from pecore.convert.baselines import export_onnx
+    from pecore.rewrites.norm import UnitNorm
 
     work = Workspace(find(size))
     side = work.variant.image_size

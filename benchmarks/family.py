@@ -25,22 +25,23 @@ from typing import Any
 import timm
 import torch
 
-from convert.bundle import MANIFEST, REPORT
-from convert.checkpoint import load
-from convert.export import export_tflite
-from convert.quantize import PRECISIONS, quantize
-from convert.timm_tower import eva_names, reduced, spread
-from convert.variants import VARIANTS, Variant, build_tower, find
-from pecore.conversion import Options, convert
-from pecore.preprocess import preprocess
+from pecore.bundle import MANIFEST, REPORT
+from pecore.console import working
+from pecore.convert.checkpoint import load
+from pecore.convert.export import export_tflite
+from pecore.convert.pipeline import Options, convert
+from pecore.convert.quantize import PRECISIONS, quantize
+from pecore.convert.timm_tower import eva_names, reduced, spread
+from pecore.convert.towers import build_tower
+from pecore.image import preprocess
+from pecore.rewrites import Output, rewrite
+from pecore.rewrites.tower import default_output
 from pecore.runtime import open_model
-from pecore.screen import working
-from rewrites import Output, rewrite
-from rewrites.tower import default_output
-from validate import exactness, gates, headroom, report
-from validate.photographs import photographs
-from validate.reference import REFERENCE, load_reference
-from validate.rules import runtimes
+from pecore.validate import exactness, gates, headroom, report
+from pecore.validate.photographs import photographs
+from pecore.validate.reference import REFERENCE, load_reference
+from pecore.validate.rules import runtimes
+from pecore.variants import VARIANTS, Variant, find
 
 ROOT = Path(__file__).parents[1]
 JSON, PAGE = ROOT / "pecore" / "family.json", ROOT / "docs" / "family.md"
@@ -267,8 +268,8 @@ def eva_tables(content: dict[str, Any]) -> list[str]:
         "## timm's Eva class",
         "",
         f"{right} of {len(names)} entry points. Embedding (the pooled tokens, where the tower has no projection) and",
-        "patch map of two blocks on 3 x 3 patches, at the tower's own width; random weights with massive activations of",
-        "400. Where blocks differ (sapiens2), one of each kind. Twins that differ in image size or weights alone share",
+        "patch map of two blocks on 3 x 3 patches, at the tower's own width; random weights with massive activations",
+        "of 400. Where blocks differ (sapiens2), one of each kind. Twins that differ in image size or weights share",
         "their figures (`python -m benchmarks.family --eva`).",
         "",
         *EVA_HEAD,

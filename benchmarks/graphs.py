@@ -8,9 +8,9 @@ from typing import Any
 
 from benchmarks import results
 from benchmarks.workspace import GRAPHS, Workspace
-from convert.variants import find
-from pecore.graph_facts import facts
-from pecore.screen import working
+from pecore.console import working
+from pecore.validate.rules import graph_facts as facts
+from pecore.variants import find
 
 
 def run(size: str) -> None:

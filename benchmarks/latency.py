@@ -21,13 +21,13 @@ import numpy as np
 
 from benchmarks import results
 from benchmarks.workspace import GRAPHS, Workspace
-from convert.variants import find
+from pecore.console import working
 from pecore.errors import InputError
-from pecore.pairing import paired, ratio, spread
-from pecore.preprocess import preprocess
-from pecore.screen import working
-from validate.parity import compare
-from validate.photographs import photographs
+from pecore.image import preprocess
+from pecore.timing import paired, ratio, spread
+from pecore.validate.parity import compare
+from pecore.validate.photographs import photographs
+from pecore.variants import find
 
 BASE = "published"
 """What the ratios are to."""
@@ -58,7 +58,7 @@ def photograph(work: Workspace) -> np.ndarray:
 
 def contender(name: str, work: Workspace, threads: int, image: np.ndarray) -> Callable[[], np.ndarray]:
     """One of `ALONE`, loaded, to run on `image`."""
-    from pecore import contenders
+    from pecore.convert import baselines as contenders
 
     if name in ("eager", "compile"):
         how = contenders.eager if name == "eager" else contenders.compiled
@@ -109,7 +109,7 @@ def alone(name: str, work: Workspace, threads: int) -> dict[str, float]:
     """In this process: seconds from a file that the system has read before (PyTorch: a module in memory) to the first
     embedding, for the process's first load and for a later one (median); those of a warm run (median); MB resident
     after the first, beyond what the process held with its libraries imported."""
-    import pecore.contenders  # noqa: F401
+    import pecore.convert.baselines  # noqa: F401
 
     if name in NEEDS:
         __import__(NEEDS[name])

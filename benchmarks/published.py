@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rewrites.fold import Affine, as_linear, from_linear, norm_affine
-from rewrites.rope import bake, half_split
-from validate.originals import PublishedLayerNorm, TorchNormalize
+from pecore.rewrites.fold import Affine, as_linear, from_linear, norm_affine
+from pecore.rewrites.rope import bake, half_split
+from pecore.validate.ablation_variants import PublishedLayerNorm, TorchNormalize
 
 
 class AffineLayerNorm(PublishedLayerNorm):

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks import results
 from benchmarks.family import JSON as FAMILY
 from benchmarks.page import nines, table
-from convert.variants import find
+from pecore.variants import find
 
 README = FAMILY.parents[1] / "README.md"
 LOUD = 8000

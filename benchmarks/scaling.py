@@ -21,14 +21,15 @@ import torch
 from benchmarks import results
 from benchmarks.conversion import whole_file
 from benchmarks.workspace import FOLDER
-from convert.export import export_tflite
-from convert.synthetic import synthetic_state_dict
-from convert.variants import Variant, build_tower, find
-from pecore.graph_facts import facts
-from pecore.pairing import paired, ratio, spread
+from pecore.console import working
+from pecore.convert.export import export_tflite
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower
+from pecore.rewrites.tower import rewrite
 from pecore.runtime import open_model
-from pecore.screen import working
-from rewrites.tower import rewrite
+from pecore.timing import paired, ratio, spread
+from pecore.validate.rules import graph_facts as facts
+from pecore.variants import Variant, find
 
 SIDES = (112, 160, 224, 320, 448)
 BATCHES = (1, 2, 4, 8)

@@ -12,16 +12,17 @@ import torch
 from torch import nn
 
 from benchmarks.published import PublishedTower
-from convert.export import export_tflite
-from convert.quantize import quantize
-from convert.synthetic import synthetic_state_dict
-from convert.variants import Variant, build_tower
-from pecore.contenders import export_onnx, quantize_onnx
-from pecore.preprocess import preprocess
-from rewrites.tower import Scales, rewrite
-from validate.headroom import fit_scales
-from validate.originals import Untouched
-from validate.photographs import photographs
+from pecore.convert.baselines import export_onnx, quantize_onnx
+from pecore.convert.export import export_tflite
+from pecore.convert.quantize import quantize
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower
+from pecore.image import preprocess
+from pecore.rewrites.tower import Scales, rewrite
+from pecore.validate.ablation_variants import TimmTower
+from pecore.validate.headroom import fit_scales
+from pecore.validate.photographs import photographs
+from pecore.variants import Variant
 
 FOLDER = Path("build/bench")
 """Where everything large goes; `make bench` empties it first."""
@@ -53,7 +54,7 @@ class Workspace:
     @cached_property
     def reference(self) -> nn.Module:
         """timm's tower with the L2 normalisation that all graphs have."""
-        return Untouched(self.model, torch.float32).eval()
+        return TimmTower(self.model, torch.float32).eval()
 
     @cached_property
     def images(self) -> Sequence[np.ndarray]:

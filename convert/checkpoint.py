@@ -21,14 +21,17 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from convert.synthetic import LOGIT_SCALE, synthetic_state_dict
-from convert.variants import VARIANTS, Variant, tower_shapes
+from pecore.bundle import Origin
+from pecore.convert.fingerprint import fingerprint
+from pecore.convert.synthetic import LOGIT_SCALE, synthetic_state_dict
+from pecore.convert.towers import tower_shapes
 from pecore.errors import InputError
+from pecore.variants import VARIANTS, Variant
 
 Kind = Literal["hub", "timm", "open_clip", "meta", "synthetic"]
 
@@ -61,6 +64,13 @@ class Weights:
     @property
     def synthetic(self) -> bool:
         return self.kind == "synthetic"
+
+    def origin(self) -> Origin:
+        """Where the weights are from, as a manifest keeps it."""
+        names = ("kind", "source", "synthetic", "sha256", "seed", "amplitude")
+        kept: dict[str, Any] = {name: getattr(self, name) for name in names}
+        file = self.file.name if self.file else None
+        return Origin(**kept, file=file, fingerprint=fingerprint(self.state_dict))
 
 
 def load(variant: Variant, source: str | Path = "hub", *, seed: int = 0, amplitude: float = 400.0) -> Weights:

@@ -2,13 +2,14 @@
 
 import gc
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from convert.lowering import register_lowering
+from pecore.convert.lowering import register_lowering
 
 
 class _Named(nn.Module):
@@ -45,13 +46,28 @@ def export_tflite(
     logging.getLogger("litert_torch").setLevel(logging.ERROR)
     named = _Named(module.eval(), outputs)
     _check_contiguous(named)
-    with torch.no_grad():
+    with torch.no_grad(), _short_type_names(named):
         edge = litert_torch.signature("serving_default", named, sample_kwargs=dict(inputs)).convert(
             lightweight_conversion=lightweight
         )
     edge.export(str(path))
     del edge, named
     _forget_graph()
+
+
+@contextmanager
+def _short_type_names(module: nn.Module) -> Iterator[None]:
+    """Tensors in the file are named by the types of the modules that make them, `rewrites.tower.Block_3`: without the
+    package that they are imported from, so that a file's bytes do not depend on where the rewrites are installed."""
+    types = {type(m) for m in module.modules() if type(m).__module__.startswith("pecore.")}
+    before = {kind: kind.__module__ for kind in types}
+    try:
+        for kind, name in before.items():
+            kind.__module__ = name.removeprefix("pecore.")
+        yield
+    finally:
+        for kind, name in before.items():
+            kind.__module__ = name
 
 
 def _forget_graph() -> None:

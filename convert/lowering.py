@@ -1,8 +1,8 @@
-"""How litert-torch lowers `rewrites.matmul.matmul4d`: to a `stablehlo.dot_general` that stays one rank-4 BATCH_MATMUL."""
+"""How litert-torch lowers `rewrites.matmul.matmul4d`: to a `stablehlo.dot_general`, one rank-4 BATCH_MATMUL."""
 
 import torch
 
-import rewrites.matmul  # noqa: F401  (defines the op)
+import pecore.rewrites.matmul  # noqa: F401  (defines the op)
 
 
 def register_lowering() -> None:

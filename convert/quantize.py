@@ -5,7 +5,7 @@ from pathlib import Path
 from ai_edge_quantizer import qtyping, quantizer, recipe_manager
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
-PRECISIONS = ("fp16", "int8", "fp32")
+from pecore.precision import PRECISIONS
 
 LEFT_ALONE = r"Linear_swap"
 """RoPE's channel swap, a 0/1 matrix: as int8 it would make the runtime quantize q and k on the fly, as fp16 it would
@@ -16,9 +16,10 @@ def recipe(precision: str) -> list[dict]:
     """ai-edge-quantizer's recipe for `fp16` (weights cast) or `int8` (weights per channel, activations quantized while
     running)."""
     manager = recipe_manager.RecipeManager()
-    if precision == "int8":
+    algorithm = PRECISIONS[precision].quantization if precision in PRECISIONS else None
+    if algorithm == "dynamic_range":
         manager.add_dynamic_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, num_bits=8)
-    elif precision == "fp16":
+    elif algorithm == "float_casting":
         weights = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
         manager.add_quantization_config(
             ".*",
@@ -29,7 +30,7 @@ def recipe(precision: str) -> list[dict]:
             algorithm_key=AlgorithmName.FLOAT_CASTING,
         )
     else:
-        raise ValueError(f"precision must be fp16 or int8, not {precision!r}")
+        raise ValueError(f"{precision!r} is no precision that a float32 file can be quantized to")
     manager.add_quantization_config(
         LEFT_ALONE, qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key=AlgorithmName.NO_QUANTIZE
     )

@@ -23,8 +23,9 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from convert.variants import Variant, tower_shapes
+from pecore.convert.towers import tower_shapes
 from pecore.errors import InputError
+from pecore.variants import Variant
 
 LOGIT_SCALE = 100.0  # what CLIP training clamps it to, and where it usually ends
 CHUNK = 1 << 18  # numbers drawn at a time: what fits a CPU cache is several times faster

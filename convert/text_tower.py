@@ -1,9 +1,9 @@
-"""PE-Core's text tower, as open_clip has it: its weights from the hub, a local file, or a seed, and its tokenizer."""
+"""PE-Core's text tower, as open_clip has it: its weights from the hub, a local file, or a seed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convert.checkpoint import CLIP_FILE, Kind, fetch, load, read_tensors
-from convert.fingerprint import fingerprint
-from convert.synthetic import BIAS, LOGIT_SCALE, NORM_SPREAD, QK_GAIN, normal
-from convert.variants import Variant
+from pecore.bundle import Origin
+from pecore.convert.checkpoint import CLIP_FILE, Kind, fetch, load, read_tensors
+from pecore.convert.fingerprint import fingerprint
+from pecore.convert.synthetic import BIAS, LOGIT_SCALE, NORM_SPREAD, QK_GAIN, normal
 from pecore.errors import InputError
+from pecore.tokenizer import ClipTokenizer
+from pecore.variants import Variant
 
 SHOWN = 3  # differing keys named in an error
 OUTSIDE = frozenset({"positional_embedding", "text_projection"})  # Meta's text keys at the top, besides the prefixes
@@ -58,10 +60,11 @@ class TextWeights:
     def synthetic(self) -> bool:
         return self.kind == "synthetic"
 
-    def about(self) -> dict[str, Any]:
+    def origin(self) -> Origin:
         """Where the weights are from, as a manifest keeps it."""
-        names = ("kind", "source", "sha256", "synthetic", "seed", "fingerprint")
-        return {name: getattr(self, name) for name in names} | {"file": self.file.name if self.file else None}
+        names = ("kind", "source", "synthetic", "sha256", "seed", "fingerprint")
+        kept: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return Origin(**kept, file=self.file.name if self.file else None)
 
 
 @lru_cache
@@ -138,36 +141,9 @@ def encode_ids(tower: Any, ids: Tensor) -> Tensor:
     return torch.nn.functional.normalize(pooled @ tower.text_projection, dim=-1)
 
 
-@dataclass(frozen=True)
-class Tokenizer:
-    """CLIP's byte-pair tokenizer, which open_clip carries: no download."""
-
-    context_length: int
-    start: int
-    end: int
-    encode: Callable[[str], list[int]]
-    name: str = "CLIP BPE, 49408 tokens, lower-cased"
-
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        """`[n, context_length]` int64, zero-padded; what is too long is cut, with the end-of-text token last."""
-        ids = torch.zeros(len(texts), self.context_length, dtype=torch.int64)
-        for row, text in zip(ids, texts):
-            tokens = [self.start, *self.encode(text)[: self.context_length - 2], self.end]
-            row[: len(tokens)] = torch.tensor(tokens)
-        return ids
-
-    def count(self, text: str) -> int:
-        """Tokens that `text` takes, start and end included; beyond `context_length` it is cut."""
-        return len(self.encode(text)) + 2
-
-
-@lru_cache
-def tokenizer(context_length: int) -> Tokenizer:
-    """The tokenizer of a tower with this context."""
-    from open_clip.tokenizer import SimpleTokenizer
-
-    clip = SimpleTokenizer(context_length=context_length)
-    return Tokenizer(context_length, clip.sot_token_id, clip.eot_token_id, clip.encode)
+def token_ids(tokenizer: ClipTokenizer, texts: Sequence[str], context_length: int) -> Tensor:
+    """Ids `[n, context_length]` int64, as `ClipTokenizer` makes them."""
+    return torch.from_numpy(tokenizer(texts, context_length))
 
 
 def synthetic_text(config: TextConfig, seed: int) -> dict[str, Tensor]:

@@ -1,17 +1,22 @@
-"""Use converted Perception Encoder towers: `pecore.PerceptionEncoder`; the `pecore` command is in `pecore.cli`."""
+"""Perception Encoder on LiteRT: `pecore.PerceptionEncoder` uses a converted bundle, `pecore.rewrite` rewrites a tower.
 
+The `pecore` command is in `pecore.cli`.
+"""
+
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pecore.encoder import PerceptionEncoder
+    from pecore.rewrites import rewrite
 
-__all__ = ["PerceptionEncoder"]
+__all__ = ["PerceptionEncoder", "rewrite"]
+
+HOMES = {"PerceptionEncoder": "pecore.encoder", "rewrite": "pecore.rewrites"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the encoder, and the runtime with it, when it is asked for."""
-    if name == "PerceptionEncoder":
-        from pecore.encoder import PerceptionEncoder
-
-        return PerceptionEncoder
+    """Import the encoder (LiteRT) or the rewrites (PyTorch) when they are asked for."""
+    if name in HOMES:
+        return getattr(import_module(HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,20 +6,21 @@ encoder.classify("photo.jpg", top_k=3)                # after `pecore labels`
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
-from pecore.bundle import Bundle, open_bundle
+from pecore.bundle import Bundle, open_bundle, require_same_checkpoint
 from pecore.errors import GateError, InputError
-from pecore.labels import LabelSet, read_labels
-from pecore.preprocess import ImageInput, load_image, preprocess
+from pecore.image import ImageInput, Layout, ValueRange, load_image, preprocess
+from pecore.labels import LabelSet, load_label_set
+from pecore.precision import Compute
 from pecore.runtime import Backend, TensorSpec, open_model
-from pecore.text_encoder import TextEncoder, open_text_encoder
+from pecore.text import TextEncoder, open_text_encoder
 from pecore.video import FRAMES, VideoInput, mean_embedding, video_frames
 
 Modality = Literal["image", "text"]
@@ -42,10 +43,12 @@ class PerceptionEncoder:
         bundle: folder that `pecore convert` wrote.
         backend: `cpu`, `gpu` (ML Drift, strict, in this process) or `tensorflow` (the extra), as in
             `pecore.runtime.open_model`.
-        precision: of the weights, where the bundle holds several files; fp16 by default.
+        weights: the precision that the file's weights are stored in, where the bundle holds several; fp16 by default.
+        compute: what a GPU computes in, `fp16` or `fp32`; a CPU takes the graph's own types.
         threads: CPU threads; one per core by default.
         labels: folder with label embeddings; the bundle itself by default.
-        text_checkpoint: a file with the text tower, for a bundle without a text `.tflite` whose own checkpoint is gone.
+        text_encoder: texts to `[n, dim]`, for a bundle without a text `.tflite`:
+            `pecore.convert.load.text_encoder(bundle)`, which needs the `convert` extra.
         weight_cache: folder that keeps the vision tower's packed weights, as `pecore.runtime.open_model` has it: a
             process after the first loads faster (docs/benchmarks.md). Backend cpu alone.
 
@@ -59,21 +62,21 @@ class PerceptionEncoder:
         bundle: str | os.PathLike[str] | Bundle,
         *,
         backend: Backend = "cpu",
-        precision: str | None = None,
+        weights: str | None = None,
+        compute: Compute = "fp16",
         threads: int | None = None,
         labels: str | os.PathLike[str] | None = None,
-        text_checkpoint: str | os.PathLike[str] | None = None,
+        text_encoder: TextEncoder | None = None,
         weight_cache: str | os.PathLike[str] | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(Path(bundle))
         self.backend = backend
-        self.file = self.bundle.file(precision)
-        self._model = open_model(
-            self.file, backend=backend, threads=threads, weight_cache=Path(weight_cache) if weight_cache else None
-        )
-        self._input: Mapping[str, Any] = self.bundle.manifest["input"]
+        self.file = self.bundle.file(weights)
+        cache = Path(weight_cache) if weight_cache else None
+        self._model = open_model(self.file, backend, threads, compute, cache)
+        self._input = self.bundle.vision.input
         self._threads, self._labels_folder = threads, Path(labels) if labels else None
-        self._text_checkpoint = Path(text_checkpoint) if text_checkpoint else None
+        self._given_text_encoder = text_encoder
 
     @property
     def dim(self) -> int:
@@ -83,7 +86,7 @@ class PerceptionEncoder:
     @property
     def image_size(self) -> int:
         """Side of the model's square input, in pixels."""
-        return int(self.bundle.manifest["variant"]["image_size"])
+        return self.bundle.variant.image_size
 
     @cached_property
     def labels(self) -> LabelSet:
@@ -91,14 +94,16 @@ class PerceptionEncoder:
         checkpoint."""
         self._spec("embedding")
         if self._labels_folder is None:
-            return read_labels(self.bundle.folder)
-        labels = read_labels(self._labels_folder)
-        labels.check_partner(self.bundle.manifest, str(self.bundle.folder))
+            return load_label_set(self.bundle.folder)
+        labels, bundle = load_label_set(self._labels_folder), self.bundle
+        require_same_checkpoint(
+            labels.about.weights, labels.size, bundle.vision.weights, bundle.variant.size, str(bundle.folder)
+        )
         return labels
 
     @cached_property
     def _text(self) -> TextEncoder:
-        return open_text_encoder(self.bundle, self.backend, self._threads, self._text_checkpoint)
+        return self._given_text_encoder or open_text_encoder(self.bundle, self.backend, self._threads)
 
     def embed_image(self, image: ImageInput | Sequence[ImageInput]) -> np.ndarray:
         """Embeddings `[n, dim]` float32, L2-normalised, of one image (n = 1) or a list of them.
@@ -125,7 +130,7 @@ class PerceptionEncoder:
             InputError: an image that can't be used, by name; a bundle that gives no features.
         """
         maps = self._outputs(image, "features")
-        return maps if self._input["layout"] == "nchw" else maps.transpose(0, 3, 1, 2)
+        return maps if self._input.layout == "nchw" else maps.transpose(0, 3, 1, 2)
 
     def _outputs(self, image: ImageInput | Sequence[ImageInput], name: str) -> np.ndarray:
         """One output of the graph for each image, stacked."""
@@ -169,8 +174,8 @@ class PerceptionEncoder:
 
     def prepare(self, image: ImageInput) -> np.ndarray:
         """The model's input for one image, in the layout and range that the bundle's graph takes."""
-        form = self._input
-        return preprocess(image, self.image_size, layout=form["layout"], value_range=form["range"])
+        layout, value_range = cast(Layout, self._input.layout), cast(ValueRange, self._input.range)
+        return preprocess(image, self.image_size, layout=layout, value_range=value_range)
 
     def embed_text(self, text: str | Sequence[str]) -> np.ndarray:
         """Embeddings `[n, dim]` float32, L2-normalised, of one text (n = 1) or a list of them, used as they are.
@@ -178,7 +183,7 @@ class PerceptionEncoder:
         What is longer than the tower's context is cut, as open_clip does.
 
         Raises:
-            InputError: what is not a str, by its type; no text tower to be had.
+            InputError: what is not a str, by its type; no text tower.
         """
         texts: list[Any] = list(text) if isinstance(text, list | tuple) else [text]
         for one in texts:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from pecore.contact_sheet import caption
+from pecore.pictures import caption
 
 SIDE = 448  # pixels: the longer side of a picture on the sheet
 GAP = 12
@@ -19,13 +19,14 @@ def colours(maps: np.ndarray) -> np.ndarray:
     Principal components of all patches of all images together, so that a colour means the same in each; channels are
     standardised first, or the few with massive activations would be all that is seen.
     """
-    from sklearn.decomposition import PCA
-
     count, channels, height, width = maps.shape
     patches = maps.transpose(0, 2, 3, 1).reshape(-1, channels).astype(np.float64)
     deviation = patches.std(0)
     patches = (patches - patches.mean(0)) / np.where(deviation > 0, deviation, 1)
-    components = PCA(3, svd_solver="full").fit_transform(patches)
+    _, _, directions = np.linalg.svd(patches, full_matrices=False)
+    # A direction's sign is LAPACK's choice: the largest of its elements is made positive.
+    largest = np.take_along_axis(directions, np.abs(directions).argmax(1, keepdims=True), 1)
+    components = patches @ (directions * np.sign(largest))[:3].T
     low, high = np.percentile(components, ENDS, axis=0)
     shares = np.clip((components - low) / np.where(high > low, high - low, 1), 0, 1)
     return (shares * 255).round().astype(np.uint8).reshape(count, height, width, 3)

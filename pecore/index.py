@@ -13,17 +13,16 @@
 import json
 import os
 import struct
-import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from pecore.errors import InputError
+from pecore.files import replacing
 
 ROWS_AT_ONCE = 65536
 """Rows of a search's matrix product: 256 MB at 1024 dimensions, and 256 KB of scores for each query."""
@@ -126,20 +125,6 @@ def _map_member(path: Path, name: str) -> np.ndarray:
     return mapped if mapped.flags.aligned else np.array(mapped)
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write to that becomes `path` when all is written; what was there stays if that fails."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def write_index(
     path: Path,
     blocks: Iterable[np.ndarray],
@@ -155,7 +140,7 @@ def write_index(
     """
     header = {"descr": "<f4", "fortran_order": False, "shape": (len(paths), dim)}
     arrays = {"paths": np.array(paths), "stamps": np.array(stamps, np.int64), "about": np.array(json.dumps(about))}
-    with whole_file(path) as file, zipfile.ZipFile(file, "w") as archive:
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
         # The first member's data begins at byte 192, so the mapping is aligned.
         with archive.open("embeddings.npy", "w", force_zip64=True) as member:
             np.lib.format.write_array_header_1_0(member, header)

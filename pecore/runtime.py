@@ -18,9 +18,9 @@ from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, GpuOptions,
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from pecore.errors import InputError
+from pecore.precision import COMPUTES, Compute
 
 Backend = Literal["cpu", "gpu", "tensorflow"]
-Precision = Literal["fp16", "fp32"]
 Arrays = dict[str, np.ndarray]
 
 
@@ -55,7 +55,7 @@ def open_model(
     path: str | Path,
     backend: Backend = "cpu",
     threads: int | None = None,
-    precision: Precision = "fp16",
+    compute: Compute = "fp16",
     weight_cache: Path | None = None,
 ) -> Model:
     """Load a `.tflite`.
@@ -66,19 +66,18 @@ def open_model(
             fall back to the CPU), where a bad graph can take the process down: `validate.gpu` is the safe way; and
             `tensorflow` is TensorFlow's own interpreter, an independent build of the CPU kernels.
         threads: CPU threads, by default one per core; the GPU takes none.
-        precision: what the GPU computes in; the CPU computes in the graph's own types.
+        compute: what the GPU computes in, whatever the weights are stored in; the CPU takes the graph's own types.
         weight_cache: a folder for XNNPACK's packed weights (`cpu` alone): the next load of this file maps them instead
             of packing them again. They take about the bytes of the float32 weights; docs/benchmarks.md has what it is
             worth.
 
     Raises:
-        InputError: no such backend or precision, a folder that can't be written to, not a `.tflite`, TensorFlow
+        InputError: no such backend or `compute`, a folder that can't be written to, not a `.tflite`, TensorFlow
             missing, or a GPU that refuses the graph.
     """
     if backend not in ("cpu", "gpu", "tensorflow"):
         raise InputError(f"{backend!r} is no backend; take cpu, gpu or tensorflow")
-    if precision not in ("fp16", "fp32"):
-        raise InputError(f"{precision!r} is no GPU precision; take fp16 or fp32")
+    check_compute(compute)
     if threads is not None and threads < 1:
         raise InputError(f"{threads} threads can't run anything; take 1 or more")
     if weight_cache is not None and backend != "cpu":
@@ -86,11 +85,17 @@ def open_model(
     path = Path(path)
     check_model_file(path)
     if backend == "gpu":
-        return LiteRtGpuModel(path, precision)
+        return LiteRtGpuModel(path, compute)
     if weight_cache is not None:
         return LiteRtCachedModel(path, threads or os.cpu_count() or 1, weight_cache)
     interpreter = LiteRtCpuModel if backend == "cpu" else TensorFlowModel
     return interpreter(path, threads or os.cpu_count() or 1)
+
+
+def check_compute(compute: str) -> None:
+    """Raise InputError for what a GPU can't be asked to compute in."""
+    if compute not in COMPUTES:
+        raise InputError(f"a GPU computes in {' or '.join(COMPUTES)}, not in {compute!r}; take one of them")
 
 
 def check_model_file(path: str | Path) -> None:
@@ -219,8 +224,8 @@ class LiteRtCachedModel(_CompiledModel):
 class LiteRtGpuModel(_CompiledModel):
     """`CompiledModel` on the ML Drift delegate, strict: every op on the GPU, or an InputError."""
 
-    def __init__(self, path: Path, precision: Precision) -> None:
-        gpu = GpuOptions(enforce_f32=precision == "fp32")
+    def __init__(self, path: Path, compute: Compute) -> None:
+        gpu = GpuOptions(enforce_f32=compute == "fp32")
         try:
             super().__init__(path, Options(hardware_accelerators=HardwareAccelerator.GPU, gpu_options=gpu))
         except RuntimeError as error:

@@ -8,8 +8,7 @@ import numpy as np
 from PIL import Image
 
 from pecore.errors import InputError
-from pecore.image_files import find_images
-from pecore.preprocess import ImageInput, load_image
+from pecore.image import ImageInput, find_images, load_image
 
 VideoInput = str | os.PathLike[str] | Sequence[ImageInput]
 

@@ -1,6 +1,6 @@
 """Rewrites that take a timm ViT of the Eva family to a phone's GPU.
 
-    from rewrites import rewrite
+    from pecore.rewrites import rewrite
 
     tower = rewrite(timm.create_model("vit_pe_core_base_patch16_224.fb", pretrained=True))
 

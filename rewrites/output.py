@@ -72,17 +72,17 @@ class Output:
         """How many of the tower's blocks the graph needs."""
         return depth if self.has_head else self.block(depth) + 1
 
-    def final(self, depth: int) -> bool:
+    def is_last_block(self, depth: int) -> bool:
         """The features are those of the tower's end, its final norm included."""
         return self.has_features and self.block(depth) == depth - 1
 
-    def shows_stream(self, model: Any) -> bool:
+    def exposes_residual(self, model: Any) -> bool:
         """Something other than a LayerNorm reads the residual stream, so that its mean over channels has to stay.
 
         model: timm's tower.
         """
         unnormed = isinstance(model.norm, nn.Identity)
-        features = self.has_features and (unnormed or not self.final(len(model.blocks)))
+        features = self.has_features and (unnormed or not self.is_last_block(len(model.blocks)))
         return features or (self.has_head and unnormed and isinstance(model.fc_norm, nn.Identity))
 
 

@@ -264,7 +264,7 @@ def mean_free(model: Any, output: Output) -> bool:
     """The residual stream has no mean over channels, because LayerNorms alone read it."""
     norms = [model.norm, model.fc_norm, *(norm for b in model.blocks for norm in (b.norm1, b.norm2))]
     rms = any(type(norm).__name__ == "RmsNorm" for norm in norms)
-    return not (rms or post_norm(model) or output.shows_stream(model))
+    return not (rms or post_norm(model) or output.exposes_residual(model))
 
 
 def post_norm(model: Any) -> bool:
@@ -406,7 +406,7 @@ def rewrite_tail(model: Any, output: Output, form: Form, channels_last: bool = F
     grid, prefix = model.patch_embed.grid_size, model.num_prefix_tokens
     unnormed = isinstance(model.norm, nn.Identity)
     parts: dict[str, Any] = {"norm": nn.Identity()}
-    if not unnormed and (output.has_head or output.final(depth)):
+    if not unnormed and (output.has_head or output.is_last_block(depth)):
         parts["norm"] = stream_norm(model, "norm", form)
     if output.has_head:
         carried = scales.stream if unnormed else 1.0  # by what is pooled
@@ -429,8 +429,8 @@ def rewrite_tail(model: Any, output: Output, form: Form, channels_last: bool = F
             head = scaled(after_norm(from_linear(model.head), before, kept), factor)
             parts["head"] = Head(as_linear(Affine(head.weight / carried, head.bias), dtype), unit)
     if output.has_features:
-        normed = not unnormed and output.final(depth)
-        parts["layer"] = None if output.final(depth) else output.block(depth)
+        normed = not unnormed and output.is_last_block(depth)
+        parts["layer"] = None if output.is_last_block(depth) else output.block(depth)
         norm = model.norm if normed else None
         parts["features"] = FeatureMap(grid, prefix, norm, scales.stream, keep, channels_last, dtype)
     return parts

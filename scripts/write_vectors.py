@@ -18,11 +18,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from convert.checkpoint import load
-from convert.variants import Variant, build_tower, find
+from pecore.convert.checkpoint import load
+from pecore.convert.towers import build_tower
 from pecore.encoder import rank
+from pecore.image import MEAN, STD, load_image, preprocess
 from pecore.labels import LabelSet
-from pecore.preprocess import MEAN, STD, load_image, preprocess
+from pecore.variants import Variant, find
 
 FOLDER = Path(__file__).parents[1] / "tests" / "vectors"
 PRECISION_BITS = 32 - 8 - 2  # of the fixed-point weights

@@ -13,16 +13,16 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from convert import forms
-from convert.checkpoint import load
-from convert.export import export_tflite
-from convert.quantize import quantize
-from convert.synthetic import synthetic_state_dict
-from convert.variants import VARIANTS, Variant, build_tower, find
-from pecore import conversion
-from pecore.preprocess import preprocess
-from rewrites.tower import Scales, rewrite
-from validate import headroom
+from pecore.convert import pipeline, tflite_files
+from pecore.convert.checkpoint import load
+from pecore.convert.export import export_tflite
+from pecore.convert.quantize import quantize
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower
+from pecore.image import preprocess
+from pecore.rewrites.tower import Scales, rewrite
+from pecore.validate import headroom
+from pecore.variants import VARIANTS, Variant, find
 
 SHOTS = ("astronaut", "chelsea", "coffee", "rocket")
 
@@ -125,15 +125,15 @@ def tiny() -> Variant:
 
 
 @pytest.fixture(scope="session")
-def tiny_result(tiny: Variant, tmp_path_factory: pytest.TempPathFactory) -> conversion.Result:
+def tiny_result(tiny: Variant, tmp_path_factory: pytest.TempPathFactory) -> pipeline.Conversion:
     """`tiny` through the whole conversion, in every precision."""
-    options = conversion.Options(precisions=("fp16", "int8", "fp32"), gpu="skip")
+    options = pipeline.VisionOptions(precisions=("fp16", "int8", "fp32"), gpu="skip")
     target = tmp_path_factory.mktemp("out") / tiny.artefact
-    return conversion.convert(tiny, load(tiny, "synthetic"), target, options, lambda stage: None)
+    return pipeline.convert(tiny, load(tiny, "synthetic"), target, options, lambda line: None)
 
 
 @pytest.fixture
-def without_export(tiny_result: conversion.Result, monkeypatch: pytest.MonkeyPatch) -> None:
+def without_export(tiny_result: pipeline.Conversion, monkeypatch: pytest.MonkeyPatch) -> None:
     """Conversions of `tiny` take the float32 file that is there instead of seconds to make it again."""
     made = tiny_result.folder / f"{tiny_result.manifest['name']}_fp32.tflite"
-    monkeypatch.setattr(forms, "export_tflite", lambda tower, inputs, path, outputs: shutil.copy(made, path))
+    monkeypatch.setattr(tflite_files, "export_tflite", lambda tower, inputs, path, outputs: shutil.copy(made, path))

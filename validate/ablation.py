@@ -20,18 +20,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pecore.errors import InputError
+from pecore.files import json_ready
+from pecore.precision import PRECISIONS
+from pecore.rewrites.tower import Scales
 from pecore.runtime import open_model
-from rewrites.tower import Scales
-from validate.gates import THRESHOLDS
-from validate.gpu import GpuRun, Verdict, probe, run_on_gpu
-from validate.graph import read_graph
-from validate.headroom import fit_scales
-from validate.originals import ROWS, Row, Untouched, ablated
-from validate.parity import Parity, compare
-from validate.rules import BLOCKING, Finding
-from validate.rules import check as check_rules
+from pecore.validate.ablation_variants import ROWS, AblationRow, TimmTower, ablated
+from pecore.validate.gpu import GpuRun, Verdict, probe, run_on_gpu
+from pecore.validate.graph import read_graph
+from pecore.validate.headroom import fit_scales
+from pecore.validate.parity import Parity, compare
+from pecore.validate.rules import BLOCKING, Finding
+from pecore.validate.rules import check as check_rules
 
-RIGHT = THRESHOLDS["gpu fp16", "fp16"]["correlation"]
+RIGHT = PRECISIONS["fp16"].thresholds("gpu fp16")["correlation"]
 """The GPU gate's threshold: a row below it would not have been shipped."""
 
 SAME = 2e-3
@@ -49,8 +50,8 @@ class Point:
     """A row at one amplitude.
 
     exact: max |diff| to timm, both in float64. ops: in the file. cpu: the file on LiteRT's CPU runtime against timm in
-    fp32. run, gpu: on the delegate, against the CPU; None without an adapter, `gpu` also where it did not run. blind:
-    on the delegate different photographs got the same embedding, on the CPU they did not.
+    fp32. run, gpu: on the delegate, against the CPU; None without an adapter, `gpu` also where it did not run.
+    collapsed: on the delegate different photographs got the same embedding, on the CPU they did not.
     """
 
     amplitude: float
@@ -60,11 +61,10 @@ class Point:
     cpu: Parity
     run: GpuRun | None
     gpu: Parity | None
-    blind: bool
+    collapsed: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: NaN as None."""
-        figures = {} if self.gpu is None else {k: None if np.isnan(v) else v for k, v in self.gpu.as_dict().items()}
+        figures = {} if self.gpu is None else json_ready(self.gpu.as_dict())
         return {
             "amplitude": self.amplitude,
             "ops": self.ops,
@@ -72,15 +72,15 @@ class Point:
             "cpu_correlation": self.cpu.correlation,
             "verdict": None if self.run is None else self.run.verdict.value,
             **figures,
-            "blind": self.blind,
+            "collapsed": self.collapsed,
         }
 
 
 @dataclass(frozen=True)
-class Result:
+class RowResult:
     """A row and what came of it, one point an amplitude (only the first where the delegate did not run it)."""
 
-    row: Row
+    row: AblationRow
     points: Sequence[Point]
 
     def as_dict(self) -> dict[str, Any]:
@@ -98,8 +98,8 @@ class Result:
         }
 
 
-def choose_rows(names: Sequence[str]) -> list[Row]:
-    """The rows called `names`, in the table's order, behind the whole rewritten tower; all of them where there are no
+def choose_rows(names: Sequence[str]) -> list[AblationRow]:
+    """The rows called `names`, in the table's order, after the whole rewritten tower; all of them where there are no
     names. Raises InputError for an unknown one."""
     known = [row.name for row in ROWS]
     if unknown := [n for n in names if n not in known]:
@@ -112,33 +112,33 @@ def ablate(
     export: Export,
     images: Sequence[Tensor],
     amplitudes: Sequence[float],
-    rows: Sequence[Row] = ROWS,
+    rows: Sequence[AblationRow] = ROWS,
     *,
     compared: int = 2,
-    stage: Callable[[str], None] = print,
-) -> list[Result]:
+    log: Callable[[str], None] = print,
+) -> list[RowResult]:
     """Measure `rows` at `amplitudes`; on the delegate where there is an adapter.
 
     Args:
         images: each `[1, 3, H, W]` in [-1, 1]; the scales are fitted on all, the outputs compared on the first
             `compared`.
-        stage: told, in a few words, each time the work enters a new stage.
+        log: told, in a few words, each time the work enters a new stage.
     """
     on_gpu = probe() is not None
     points: dict[str, list[Point]] = {row.name: [] for row in rows}
     with TemporaryDirectory(prefix="pecore-ablate-") as folder:
         for amplitude in amplitudes:
-            stage(f"choosing scales for amplitude {amplitude:g}")
+            log(f"choosing scales for amplitude {amplitude:g}")
             model = build(amplitude)
             scales, _ = fit_scales(model, images)
             wanted = [row for row in rows if all(_ran(p) for p in points[row.name])]
             for i, row in enumerate(wanted, start=1):
-                stage(f"amplitude {amplitude:g}, tower {i} of {len(wanted)}: {row.name}")
+                log(f"amplitude {amplitude:g}, tower {i} of {len(wanted)}: {row.name}")
                 path = Path(folder, "tower.tflite")
                 points[row.name].append(
                     _measure(row, model, scales, amplitude, export, images[:compared], path, on_gpu)
                 )
-    return [Result(row, points[row.name]) for row in rows]
+    return [RowResult(row, points[row.name]) for row in rows]
 
 
 def _ran(point: Point) -> bool:
@@ -147,7 +147,7 @@ def _ran(point: Point) -> bool:
 
 @torch.no_grad()
 def _measure(
-    row: Row,
+    row: AblationRow,
     model: Any,
     scales: Scales,
     amplitude: float,
@@ -156,7 +156,7 @@ def _measure(
     path: Path,
     on_gpu: bool,
 ) -> Point:
-    double = ablated(row, model, scales, torch.float64), Untouched(model, torch.float64)
+    double = ablated(row, model, scales, torch.float64), TimmTower(model, torch.float64)
     ours, theirs = (tower(images[0].double()) for tower in double)
     export(ablated(row, model, scales), images[0], path)
     graph = read_graph(path)
@@ -224,7 +224,7 @@ def _correlation(point: Mapping[str, Any]) -> str:
         return ""
     if point["correlation"] is None:
         return "NaN"
-    return f"{point['correlation']:.5f}" + (" †" if point["blind"] else "")
+    return f"{point['correlation']:.5f}" + (" †" if point["collapsed"] else "")
 
 
 def markdown(content: Mapping[str, Any]) -> str:
@@ -250,6 +250,6 @@ def about(content: Mapping[str, Any]) -> str:
         f"In float64 every tower's embedding is within {exact:.0e} of timm's; on the CPU every file's correlation with"
         f" PyTorch is within {on_cpu:.0e} of 1.",
     ]
-    if any(p["blind"] for p in points):
+    if any(p["collapsed"] for p in points):
         notes.append("† the same embedding whatever the photograph.")
     return " ".join(notes)

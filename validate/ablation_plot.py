@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pecore.figures import new_figure, save_figure
+
 SHOWN: Mapping[str, tuple[str, str, str, int]] = {
     # row of the ablation: (label, matplotlib's colour, marker, size: the later one is drawn over the earlier)
     "none": ("scaled LayerNorm (all rewrites)", "tab:blue", "o", 13),
@@ -14,11 +16,7 @@ SHOWN: Mapping[str, tuple[str, str, str, int]] = {
 
 def plot(content: Mapping[str, Any], path: Path) -> None:
     """Draw the LayerNorm rows of `content` (as `ablation.json` has it) to `path`, a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.5, 4.4)
     axes = figure.add_subplot()
     rows = {row["name"]: row for row in content["rows"]}
     for name, (label, colour, marker, size) in SHOWN.items():
@@ -29,7 +27,7 @@ def plot(content: Mapping[str, Any], path: Path) -> None:
         x, y = [p["amplitude"] for p in good], [p["correlation"] for p in good]
         axes.plot(x, y, ":", color=colour, lw=1)
         for p in good:
-            face = "white" if p["blind"] else colour
+            face = "white" if p["collapsed"] else colour
             axes.plot(p["amplitude"], p["correlation"], marker, color=colour, ms=size, mfc=face)
         axes.plot([], [], marker, color=colour, ms=size, label=label)
         for p in points:
@@ -51,4 +49,4 @@ def plot(content: Mapping[str, Any], path: Path) -> None:
         fontsize=10,
     )
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=9, frameon=False)
-    figure.savefig(path, dpi=130, metadata={"Software": None})
+    save_figure(figure, path, dpi=130)

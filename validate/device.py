@@ -14,9 +14,12 @@ from typing import Any, get_args
 
 import numpy as np
 
+from pecore.bundle import FileEntry
 from pecore.errors import InputError
-from validate import parity
-from validate.gates import Check, Outcome, beyond, is_batch, is_unit, limits
+from pecore.precision import PRECISIONS
+from pecore.validate import parity
+from pecore.validate.checks import Check, Outcome
+from pecore.validate.gates import is_batch, is_unit
 
 KINDS = ("cpu", "gpu fp16", "gpu fp32")
 """What a device computes on, and in; the first keys of `gates.THRESHOLDS`."""
@@ -29,10 +32,11 @@ def thresholds(precision: str, unit: bool = True) -> dict[str, dict[str, float]]
     A device is held against PyTorch, where the GPU gate has the same file on the CPU: what the weights' rounding may do
     and what the GPU may do come together.
     """
-    rounding = limits("cpu", precision, unit)
+    row = PRECISIONS[precision]
+    rounding = row.thresholds("cpu", unit)
     chosen = {"cpu": dict(rounding)}
     for kind in KINDS[1:]:
-        computing = limits(kind, precision, unit)
+        computing = row.thresholds(kind, unit)
         chosen[kind] = {
             "correlation": _together(rounding["cosine"], computing["correlation"]),
             "norm_error": rounding["norm_error"] + computing["norm_error"],
@@ -70,31 +74,31 @@ def read_device_report(path: Path) -> dict[str, Any]:
     return report
 
 
-def judge(
-    report: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]], reference: Sequence[np.ndarray]
+def check_report(
+    report: Mapping[str, Any], files: Mapping[str, FileEntry], reference: Sequence[np.ndarray]
 ) -> list[Check]:
     """A check for each of the report's gates.
 
     Args:
         report: from `read_device_report`.
-        files: of the bundle's manifest: name -> `sha256`, `precision`.
+        files: of the bundle's manifest, by name.
         reference: the output that each sample should give; of a batch [B, ...] each image is judged by itself.
 
     Raises:
         InputError: the report is of other files, or its outputs are not of the reference's size.
     """
-    return [_judge(gate, files, reference) for gate in report["gates"]]
+    return [_check_gate(gate, files, reference) for gate in report["gates"]]
 
 
-def _judge(gate: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]], reference: Sequence[np.ndarray]) -> Check:
+def _check_gate(gate: Mapping[str, Any], files: Mapping[str, FileEntry], reference: Sequence[np.ndarray]) -> Check:
     subject, backend, told = gate["subject"], gate["backend"], gate.get("figures", {})
     if gate["outcome"] == "skipped":
         return Check("device", subject, backend, "skipped", gate["detail"])
-    if subject not in files or told.get("sha256") != files[subject]["sha256"]:
+    if subject not in files or told.get("sha256") != files[subject].sha256:
         raise InputError(f"the report judges a {subject} that is not this bundle's: run the self-test with this bundle")
     about = {key: told[key] for key in ("kind", "latency_ms") if key in told}
     expected = _images(reference)
-    worst = thresholds(files[subject]["precision"], all(map(is_unit, expected)))[told["kind"]]
+    worst = thresholds(str(files[subject].precision), all(map(is_unit, expected)))[told["kind"]]
     if not told.get("outputs"):  # it did not run
         return Check("device", subject, backend, "failed", gate["detail"], about, worst)
     outputs = [_decode(text, sample, subject) for text, sample in zip(told["outputs"], reference)]
@@ -104,11 +108,8 @@ def _judge(gate: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]], refe
             "samples: run the self-test with this bundle"
         )
     figures = parity.compare(expected, _images(outputs)).as_dict() | {"samples": len(outputs)} | about
-    missed = beyond(figures, worst)
     detail = f"cosine {figures['cosine']:.7f}, |norm - 1| {figures['norm_error']:.0e}{_latency(about)}"
-    return Check(
-        "device", subject, backend, "failed" if missed else "passed", "; ".join(missed) or detail, figures, worst
-    )
+    return Check("device", subject, backend, "passed", detail).measured(figures, worst)
 
 
 def _images(samples: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rewrites.output import Output
-from rewrites.tower import Scales, default_output, mean_free, rewrite, rewrite_parts, rope_table
+from pecore.rewrites.output import Output
+from pecore.rewrites.tower import Scales, default_output, mean_free, rewrite, rewrite_parts, rope_table
+from pecore.validate.checks import Check
 
 LARGEST_DIFFERENCE = 1e-10
 
@@ -18,11 +19,18 @@ WHOLE_TOWER_PARAMETERS = 400_000_000
 whole: 2.5 GB)."""
 
 
+def exact_gate(difference: float, subject: str = "tower", original: str = "timm") -> Check:
+    """Gate 1's verdict on a `max_difference`."""
+    detail = f"max |diff| {difference:.1e} to {original}"
+    check = Check("exact", subject, "PyTorch float64", "passed", detail)
+    return check.measured({"max_abs_diff": difference}, {"max_abs_diff": LARGEST_DIFFERENCE})
+
+
 def timm_outputs(model: Any, image: Tensor, output: Output, channels_last: bool = False) -> dict[str, Tensor]:
     """What timm's tower gives for `image` [B, 3, H, W], by the names and in the shapes of the rewritten tower's outputs
     (`rewrites.Output`)."""
     out, depth = {}, len(model.blocks)
-    if output.has_features and not output.final(depth):
+    if output.has_features and not output.is_last_block(depth):
         stop_early = not output.has_head
         tokens, (found,) = model.forward_intermediates(image, [output.block(depth)], stop_early=stop_early)
     else:
@@ -80,7 +88,7 @@ def block_differences(
             shown = theirs
     _, end = next(parts)
     stream = _stream(theirs, centre) * scales.stream
-    tapped = None if shown is None or output.final(depth) else _stream(shown, centre) * scales.stream
+    tapped = None if shown is None or output.is_last_block(depth) else _stream(shown, centre) * scales.stream
     made = _named(end.end(stream, tapped), output)
     expected = {}
     if output.has_head:
@@ -88,7 +96,7 @@ def block_differences(
         embedding = _float64(model.head)(pooled)
         expected[output.names[0]] = embedding if output.kind == "logits" else F.normalize(embedding, dim=-1)
     if shown is not None:
-        tokens = _float64(model.norm)(shown) if output.final(depth) else shown
+        tokens = _float64(model.norm)(shown) if output.is_last_block(depth) else shown
         expected["features"] = _map(model, tokens[:, model.num_prefix_tokens :])
     found["tail"] = _output_difference(made, expected)
     return found

@@ -4,7 +4,7 @@ The delegate in LiteRT's Linux wheel is the one phones run, on WebGPU instead of
 software one (Mesa lavapipe) will do. It may crash on a graph it doesn't know (every `odml.*` composite did so with
 ai-edge-litert 2.3.0), and it says why it refuses an op only on the process's stderr: hence the child.
 
-    python -m validate.gpu        names the adapter that would be used; exit code 1 if there is none
+    python -m pecore.validate.gpu        names the adapter that would be used; exit code 1 if there is none
 """
 
 import importlib.metadata
@@ -21,9 +21,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import pecore
 from pecore.errors import InputError
-from pecore.runtime import Arrays, Precision
-from validate.gpu_child import load_arrays, save_arrays
+from pecore.precision import Compute
+from pecore.runtime import Arrays, check_compute
+from pecore.validate.gpu_child import load_arrays, save_arrays
 
 NO_ADAPTER_REMEDY = (
     "install a software Vulkan driver, Mesa 25 or newer: `make gpu-driver` (Debian 12 or newer, Ubuntu 24.04 or newer, "
@@ -40,8 +42,22 @@ class Verdict(StrEnum):
     NOT_ON_GPU = "not_on_gpu"  # it ran, but the outputs are the CPU's, bit for bit
     REFUSED = "refused"  # the delegate took only some of the ops, or none
     CRASHED = "crashed"
-    TIMED_OUT = "timed_out"
+    TIMED_OUT = "timed_out"  # stopped by `timeout_s`
+    GAVE_UP = "gave_up"  # LiteRT itself stopped waiting for the GPU: the machine was too busy
     NO_ADAPTER = "no_adapter"  # no Vulkan driver, or none that the delegate accepts
+
+
+GAVE_UP_WORDS = "Failed to lock custom tensor buffer"
+"""What LiteRT says when it has waited 120 s for the GPU. The limit is a constant in its library (2.3.0): there is no
+option to raise it."""
+
+GAVE_UP_REMEDY = (
+    "LiteRT gave up waiting for the GPU after its own limit of two minutes, which says nothing about the model: "
+    "run it again when the machine is less busy"
+)
+
+NOT_JUDGED = frozenset({Verdict.TIMED_OUT, Verdict.GAVE_UP})
+"""Verdicts of a run that failed without saying anything about the model."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +84,7 @@ class GpuRun:
 
     verdict: Verdict
     detail: str  # one sentence
-    precision: Precision
+    compute: Compute
     litert_version: str
     adapter: Adapter | None = None
     ops: int | None = None  # M: ops in the graph
@@ -95,7 +111,7 @@ def probe() -> Adapter | None:
 def run_on_gpu(
     path: str | Path,
     inputs: Sequence[Arrays] = (),
-    precision: Precision = "fp16",
+    compute: Compute = "fp16",
     timeout_s: float = 600,
     cpu_outputs: Sequence[Arrays] | None = None,
 ) -> GpuRun:
@@ -107,7 +123,7 @@ def run_on_gpu(
     Args:
         path: the `.tflite`.
         inputs: one dict of arrays for each forward pass; with none, one pass over seeded noise.
-        precision: `fp16` is the delegate's default, what a phone does; `fp32` forces float32.
+        compute: `fp16` is the delegate's default, what a phone does; `fp32` forces float32.
         timeout_s: for everything together. A full B/16 takes 20 to 45 s a pass on lavapipe with 2 cores.
         cpu_outputs: the same inputs' outputs from a CPU backend; when the GPU's are the same to the last bit, the
             verdict is `not_on_gpu`. (Only for graphs that round somewhere: a bare RELU is exact anywhere.)
@@ -118,11 +134,10 @@ def run_on_gpu(
     path = Path(path).resolve()
     if not path.is_file():
         raise InputError(f"can't read {path}: no such file; give the path of a .tflite file")
-    if precision not in ("fp16", "fp32"):
-        raise InputError(f"{precision!r} is no GPU precision; take fp16 or fp32")
+    check_compute(compute)
     with tempfile.TemporaryDirectory(prefix="pecore-gpu-") as name:
         folder = Path(name)
-        request = {"model": str(path), "precision": precision, "inputs": len(inputs)}
+        request = {"model": str(path), "compute": compute, "inputs": len(inputs)}
         (folder / "request.json").write_text(json.dumps(request))
         for i, arrays in enumerate(inputs):
             save_arrays(folder / f"input_{i}.npz", arrays)
@@ -132,7 +147,7 @@ def run_on_gpu(
         if "input_error" in result:
             raise InputError(result["input_error"])
         log = (folder / "native.log").read_text(errors="replace")
-        run = judge(returncode, result, log, precision, timeout_s)
+        run = classify_run(returncode, result, log, compute, timeout_s)
         if run.verdict is not Verdict.RAN:
             return run
         run = replace(run, outputs=tuple(load_arrays(folder / f"output_{i}.npz") for i in range(len(run.run_s))))
@@ -141,7 +156,9 @@ def run_on_gpu(
     return run
 
 
-def judge(returncode: int | None, result: dict[str, Any], log: str, precision: Precision, timeout_s: float) -> GpuRun:
+def classify_run(
+    returncode: int | None, result: dict[str, Any], log: str, compute: Compute, timeout_s: float
+) -> GpuRun:
     """Read the verdict off a child that is gone.
 
     Args:
@@ -154,7 +171,7 @@ def judge(returncode: int | None, result: dict[str, Any], log: str, precision: P
     seen = GpuRun(
         verdict=Verdict.CRASHED,
         detail="",
-        precision=precision,
+        compute=compute,
         litert_version=importlib.metadata.version("ai-edge-litert"),
         adapter=parse_adapter(log, result.get("drivers", {})),
         ops=ops,
@@ -169,6 +186,8 @@ def judge(returncode: int | None, result: dict[str, Any], log: str, precision: P
         return replace(seen, verdict=Verdict.RAN, ops_on_gpu=ops, detail=f"{on_gpu}: {seen.adapter.name}")
     if returncode is None:
         return replace(seen, verdict=Verdict.TIMED_OUT, detail=f"stopped after {timeout_s:g} s while {stage}")
+    if GAVE_UP_WORDS in log:
+        return replace(seen, verdict=Verdict.GAVE_UP, detail=f"{GAVE_UP_REMEDY} (while {stage})")
     if "refused" in result:
         if seen.adapter is None:
             reason = _no_adapter_reason(log)
@@ -221,17 +240,17 @@ def _no_adapter_reason(log: str) -> str:
 
 
 def _run_child(folder: Path, timeout_s: float) -> int | None:
-    """Run `validate.gpu_child` over a folder; its return code, or None when its time was up and it was killed."""
+    """Run the child over a folder; its return code, or None when its time was up and it was killed."""
     runtime_dir = folder / "xdg"
     runtime_dir.mkdir(mode=0o700)
-    source_root = str(Path(__file__).resolve().parents[1])
+    source_root = str(Path(pecore.__file__).resolve().parents[1])
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, (source_root, os.environ.get("PYTHONPATH")))),
         # Vulkan drivers keep sockets there and complain, or fail, without it.
         "XDG_RUNTIME_DIR": os.environ.get("XDG_RUNTIME_DIR") or str(runtime_dir),
     }
-    command = [sys.executable, "-P", "-m", "validate.gpu_child", str(folder), str(os.getpid())]
+    command = [sys.executable, "-P", "-m", "pecore.validate.gpu_child", str(folder), str(os.getpid())]
     with (folder / "native.log").open("wb") as log:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True

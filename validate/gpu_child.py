@@ -1,8 +1,8 @@
-"""The child process of `validate.gpu`: one model, one compile, any number of inputs, then out.
+"""The child process of `pecore.validate.gpu`: one model, one compile, any number of inputs, then out.
 
-    python -m validate.gpu_child FOLDER PARENT_PID
+    python -m pecore.validate.gpu_child FOLDER PARENT_PID
 
-reads `request.json` (`model`, `precision`) and `input_0.npz`, ... from FOLDER, and writes `output_0.npz`, ... and
+reads `request.json` (`model`, `compute`) and `input_0.npz`, ... from FOLDER, and writes `output_0.npz`, ... and
 `result.json`. The result is rewritten after every step, so that the parent knows how far a child came that died.
 """
 
@@ -121,7 +121,7 @@ def main() -> None:
     report(ops=count_ops(model_path), stage="compiling")
     start = time.perf_counter()
     try:
-        model = open_model(model_path, backend="gpu", precision=request["precision"])
+        model = open_model(model_path, backend="gpu", compute=request["compute"])
     except InputError as error:
         report(refused=str(error))
         return

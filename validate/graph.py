@@ -20,6 +20,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from pecore.errors import InputError
+from pecore.precision import PRECISIONS
 
 _IDENTIFIER = b"TFL3"
 _DTYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
@@ -297,8 +298,7 @@ def constant_bytes(graph: Graph) -> dict[str, int]:
 def weights_precision(graph: Graph) -> str:
     """fp32, fp16 or int8: what most bytes of the constants are stored in."""
     stored = constant_bytes(graph)
-    names = {"float16": "fp16", "int8": "int8", "float32": "fp32"}
-    return names[max(names, key=lambda dtype: stored.get(dtype, 0))]
+    return max(PRECISIONS, key=lambda name: stored.get(PRECISIONS[name].dtype, 0))
 
 
 def macs(graph: Graph) -> int:

@@ -17,13 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rewrites.attention import Attention
-from rewrites.matmul import MatMul
-from rewrites.norm import LEAST_CARRIED, ScaledLayerNorm, UnitNorm, carried_factor
-from rewrites.output import FeatureMap, Output
-from rewrites.pool import MeanPool
-from rewrites.post_norm import PostNormBlock
-from rewrites.tower import INNER_NORMS, GatedMlp, Scales, Tower, default_output, layer_scaled, rewrite_parts
+from pecore.rewrites.attention import Attention
+from pecore.rewrites.matmul import MatMul
+from pecore.rewrites.norm import LEAST_CARRIED, ScaledLayerNorm, UnitNorm, carried_factor
+from pecore.rewrites.output import FeatureMap, Output
+from pecore.rewrites.pool import MeanPool
+from pecore.rewrites.post_norm import PostNormBlock
+from pecore.rewrites.text import rewrite_text
+from pecore.rewrites.tower import INNER_NORMS, GatedMlp, Scales, Tower, default_output, layer_scaled, rewrite_parts
+from pecore.validate.checks import Check
 
 FP16_MAX = 65504.0
 FP16_SMALLEST_NORMAL = 2.0**-14
@@ -88,6 +90,18 @@ class Reduction:
     def as_dict(self) -> dict[str, Any]:
         smallest = None if math.isnan(self.smallest) else self.smallest
         return vars(self) | {"smallest": smallest, "largest": self.largest, "headroom": self.headroom}
+
+
+def headroom_gate(reductions: Sequence[Reduction]) -> Check:
+    """Gate 5: every reduction keeps its distance from fp16's maximum."""
+    tightest = min_headroom(reductions)
+    figures = {
+        "headroom": tightest.headroom,
+        "reduction": tightest.name,
+        "reductions": [r.as_dict() for r in reductions],
+    }
+    detail = f"least headroom {tightest.headroom:.3g}x ({tightest.name})"
+    return Check("headroom", "tower", "PyTorch fp32", "passed", detail).measured(figures, {"headroom": ENOUGH})
 
 
 def measure(tower: nn.Module, scales: Scales, images: Sequence[Tensor]) -> list[Reduction]:
@@ -206,7 +220,15 @@ def fit_scales(model: Any, images: Sequence[Tensor], output: Output | None = Non
     return scales, rescaled(reductions, scales)
 
 
-def least(reductions: Sequence[Reduction]) -> Reduction:
+def fit_text_scales(model: Any, end: int, tokens: Sequence[Tensor]) -> tuple[Scales, list[Reduction]]:
+    """The same for open_clip's text tower on ids `[1, N]` int32; `end` is the end-of-text id."""
+    first = Scales()
+    reductions = measure(rewrite_text(model, first, end), first, tokens)
+    scales = choose_scales(reductions)
+    return scales, rescaled(reductions, scales)
+
+
+def min_headroom(reductions: Sequence[Reduction]) -> Reduction:
     """The reduction with the least headroom."""
     return min(reductions, key=lambda r: r.headroom)
 

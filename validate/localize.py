@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 
 from pecore.errors import GateError, InputError
-from pecore.runtime import Arrays, Precision, open_model
-from validate.expose import expose
-from validate.gpu import Verdict, run_on_gpu
-from validate.graph import Graph, Op, Tensor, read_graph, weights_precision
+from pecore.precision import PRECISIONS, Compute
+from pecore.runtime import Arrays, open_model
+from pecore.validate.expose_tensors import expose
+from pecore.validate.gpu import Verdict, run_on_gpu
+from pecore.validate.graph import Graph, Op, Tensor, read_graph, weights_precision
 
 Runner = Callable[[Path, Arrays], Arrays]
 """Runs a file on inputs by name; outputs by name. Raises InputError where there is no such backend, GateError where it
@@ -33,10 +34,6 @@ can't run the file."""
 
 Values = dict[int, np.ndarray]
 """Arrays by tensor index."""
-
-THRESHOLDS: Mapping[str, float] = {"fp32": 0.05, "fp16": 0.05, "int8": 0.1}
-"""`Error.size` from which a step counts as wrong, by the weights' precision. Sound towers stay under 0.015 with fp16
-weights on the delegate in fp16, and under 0.03 with int8 weights (docs/numerics.md)."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +80,11 @@ class Error:
         return math.inf if self.nonfinite else max(self.relative, self.channel)
 
     def as_dict(self) -> dict[str, Any]:
-        return {name: _jsonable(value) for name, value in {**vars(self), "size": self.size}.items()}
+        return {**vars(self), "size": self.size}
 
 
 @dataclass(frozen=True)
-class Row:
+class StepErrors:
     """A step and its errors, by column; `largest` is the largest |element| on the CPU."""
 
     step: Step
@@ -97,7 +94,7 @@ class Row:
     def as_dict(self) -> dict[str, Any]:
         where = {"part": self.step.part, "step": self.step.name, "op": self.step.op.name, "index": self.step.op.index}
         errors = {column: error.as_dict() for column, error in self.errors.items()}
-        return where | {"largest": _jsonable(self.largest), "errors": errors}
+        return where | {"largest": self.largest, "errors": errors}
 
 
 @dataclass(frozen=True)
@@ -111,9 +108,9 @@ class Localization:
 
     columns: Mapping[str, str]
     threshold: float
-    parts: Sequence[Row]
-    inside: Sequence[Row]
-    first: Mapping[str, Row | None]
+    parts: Sequence[StepErrors]
+    inside: Sequence[StepErrors]
+    first: Mapping[str, StepErrors | None]
     skipped: Mapping[str, str] = field(default_factory=dict)
     broken: Mapping[str, str] = field(default_factory=dict)
 
@@ -139,7 +136,7 @@ def localize(
     runners: Mapping[str, Runner],
     reference: tuple[str, Reference] | None = None,
     threshold: float | None = None,
-    stage: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Localization:
     """Find the first step of a `.tflite` that differs from what it should be.
 
@@ -148,13 +145,13 @@ def localize(
         runners: backends to hold against the CPU, by name (`gpu_runner`).
         reference: a name for people, and what the CPU is to be held against.
         threshold: `Error.size` from which a step is wrong; by the weights' precision where None.
-        stage: told each time the work enters a new stage.
+        log: told each time the work enters a new stage.
 
     Raises:
         InputError: the file can't be read, changed or run, or nothing is left to compare it with.
     """
     graph = read_graph(path)
-    threshold = THRESHOLDS[weights_precision(graph)] if threshold is None else threshold
+    threshold = PRECISIONS[weights_precision(graph)].localize if threshold is None else threshold
     everything = steps(graph)
     if not everything:
         raise InputError(f"{path} computes no float32 tensor of a fixed shape; there is nothing to look into")
@@ -163,15 +160,15 @@ def localize(
     skipped: dict[str, str] = {}
     broken: dict[str, str] = {}
 
-    def measure(some: Sequence[Step], what: str) -> list[Row]:
+    def measure(some: Sequence[Step], what: str) -> list[StepErrors]:
         with tempfile.TemporaryDirectory(prefix="pecore-localize-") as folder:
             copy = Path(folder, "exposed.tflite")
             names = expose(graph, [step.tensor for step in some], copy)
-            stage(f"running {what} on the CPU")
+            log(f"running {what} on the CPU")
             cpu = _values(cpu_runner(copy, inputs), names)
             compared = {"cpu": (reference[1](some), cpu)} if reference else {}
             for name in [n for n in runners if n not in skipped | broken]:
-                stage(f"running {what} on {name}")
+                log(f"running {what} on {name}")
                 try:
                     compared[name] = cpu, _values(runners[name](copy, inputs), names)
                 except InputError as error:
@@ -182,7 +179,7 @@ def localize(
         for step in some:
             i = step.tensor.index
             errors = {c: compare(should[i], got[i]) for c, (should, got) in compared.items() if i in should}
-            rows.append(Row(step, float(np.abs(cpu[i]).max()), errors))
+            rows.append(StepErrors(step, float(np.abs(cpu[i]).max()), errors))
         return rows
 
     by_part = {part: list(group) for part, group in groupby(everything, key=lambda step: step.part)}
@@ -192,7 +189,7 @@ def localize(
         raise InputError(f"there is nothing to compare {path.name} with ({why}): give --reference FILE.tflite")
     columns = {name: what for name, what in columns.items() if name not in skipped | broken}
     first = {column: _first(parts, column, threshold) for column in columns}
-    inside: list[Row] = []
+    inside: list[StepErrors] = []
     for part in dict.fromkeys(row.step.part for row in first.values() if row):
         inside += measure(by_part[part], f"{part}, step by step,")
     for column, row in first.items():
@@ -202,12 +199,7 @@ def localize(
     return Localization(columns, threshold, parts, inside, first, skipped, broken)
 
 
-def _jsonable(value: float) -> float | str | None:
-    """NaN and inf have no JSON: null, and the string `inf`."""
-    return None if math.isnan(value) else "inf" if math.isinf(value) else value
-
-
-def _first(rows: Sequence[Row], column: str, threshold: float) -> Row | None:
+def _first(rows: Sequence[StepErrors], column: str, threshold: float) -> StepErrors | None:
     return next((r for r in rows if column in r.errors and not r.errors[column].size <= threshold), None)
 
 
@@ -216,11 +208,11 @@ def cpu_runner(path: Path, inputs: Arrays) -> Arrays:
     return open_model(path, backend="cpu").run(inputs)
 
 
-def gpu_runner(precision: Precision) -> Runner:
-    """The ML Drift delegate, strict, computing in `precision`."""
+def gpu_runner(compute: Compute) -> Runner:
+    """The ML Drift delegate, strict, computing in `compute`."""
 
     def run(path: Path, inputs: Arrays) -> Arrays:
-        result = run_on_gpu(path, [inputs], precision)
+        result = run_on_gpu(path, [inputs], compute)
         if result.verdict is Verdict.NO_ADAPTER:
             raise InputError(result.detail)
         if result.verdict is not Verdict.RAN:

@@ -8,8 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from pecore.errors import InputError
-from pecore.image_files import image_suffixes
-from pecore.preprocess import load_image
+from pecore.image import image_suffixes, load_image
 
 # Colour photographs that are in the wheel itself, so that nothing is downloaded.
 BUNDLED = ("astronaut", "cat", "coffee", "rocket", "retina")

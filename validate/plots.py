@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rewrites.tower import Scales
-from validate.headroom import ENOUGH, FP16_MAX, Reduction, rescaled
-from validate.localize import Localization
+from pecore.figures import new_figure, plain_axes, save_figure
+from pecore.rewrites.tower import Scales
+from pecore.validate.headroom import ENOUGH, FP16_MAX, Reduction, rescaled
+from pecore.validate.localize import Localization
 
 BLUE, GREEN, RED, GREY = "#1f6fb4", "#2a9134", "#c62828", "#767676"
 COLOURS = (GREEN, BLUE, "#b8860b", "#7b3fa0")
@@ -42,7 +42,7 @@ def plot_headroom(reductions: Sequence[Reduction], scales: Scales, path: Path, t
     _label_line(bottom, math.log2(ENOUGH), f"{ENOUGH:g}x is asked for")
     bottom.set_ylabel("headroom, powers of two")
     _name_places(bottom, [r.name.removeprefix("blocks.") for r in norms])
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_localization(found: Localization, path: Path, title: str) -> None:
@@ -74,18 +74,14 @@ def plot_localization(found: Localization, path: Path, title: str) -> None:
     top.legend(fontsize=8, loc="best", framealpha=0.9)
     bottom.set_ylabel("1 - correlation")
     _name_places(bottom, [row.step.part for row in found.parts])
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _panels(count: int, title: str, places: int, heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(min(16.0, max(7.0, 0.28 * places + 2)), 2.2 + 2.4 * count), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10, x=0.01, ha="left", parse_math=False)  # a path may have a $
+    figure = new_figure(min(16.0, max(7.0, 0.28 * places + 2)), 2.2 + 2.4 * count, title)
     panels = figure.subplots(count, 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.25)
-        axes.set_axisbelow(True)
+        plain_axes(axes)
     return figure, list(panels)
 
 
@@ -100,7 +96,3 @@ def _label_line(axes: Axes, height: float, text: str) -> None:
 def _name_places(axes: Axes, names: Sequence[str]) -> None:
     every = -(-len(names) // 60)
     axes.set_xticks(range(0, len(names), every), names[::every], rotation=90, fontsize=7)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=110, metadata={"Software": None})

@@ -14,8 +14,6 @@ import numpy as np
 from pecore.errors import InputError
 from pecore.runtime import TensorSpec
 
-REFERENCE = "reference.npz"
-
 
 def save_reference(path: Path, inputs: Sequence[Mapping], outputs: Sequence[Mapping]) -> None:
     """Write samples, one dict of arrays each."""

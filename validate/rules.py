@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pecore.errors import InputError
-from validate.graph import Graph, Op, Tensor
+from pecore.validate.graph import Graph, Op, Tensor, macs, read_graph
 
 VERDICTS = ("refused", "wrong", "crashes", "note")
 BLOCKING = frozenset(VERDICTS) - {"note"}
@@ -84,6 +84,22 @@ def check(graph: Graph, runtime: str | None = None) -> list[Finding]:
             ):
                 findings.append(_finding(rule, op, what))
     return findings
+
+
+def graph_facts(path: Path) -> dict[str, Any]:
+    """The size of a graph, in the figures by which two graphs of one tower are compared: ops, tensors (distinct ones
+    that ops read or write), bytes of the file, MACs of one run, and how many ops the rules for the newest LiteRT known
+    refuse or distrust, by rule."""
+    graph = read_graph(path)
+    tensors = {t.index for op in graph.ops for t in (*op.inputs, *op.outputs) if t is not None}
+    findings = Counter(finding.rule for finding in check(graph) if finding.verdict in BLOCKING)
+    return {
+        "ops": len(graph.ops),
+        "tensors": len(tensors),
+        "bytes": graph.size_bytes,
+        "macs": macs(graph),
+        "findings": dict(findings),
+    }
 
 
 def runtimes() -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from validate.headroom import FP16_SMALLEST_NORMAL
+from pecore.validate.headroom import FP16_SMALLEST_NORMAL
 
 
 @dataclass(frozen=True)

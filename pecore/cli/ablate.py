@@ -1,22 +1,21 @@
 """pecore ablate"""
 
-import json
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from pecore.cli import app
+from pecore.console import progress, show, show_json, table
 from pecore.errors import InputError
-from pecore.screen import show, show_json, working
+from pecore.files import write_json, write_text
+
+EXAMPLE = "pecore ablate --size T16 --only norm,norm-published,timm"
 
 COMPARED = 2
 """Photographs whose embeddings are compared; the scales are fitted on all."""
 
 
-@app.command(epilog="Example:  pecore ablate --size T16 --only norm,norm-published,timm")
 def ablate(
     size: Annotated[str, typer.Option(help="T16, S16, B16, L14 or G14.")] = "T16",
     depth: Annotated[int, typer.Option(help="Blocks to keep: 3 show everything; 0 keeps all.")] = 3,
@@ -32,21 +31,21 @@ def ablate(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")] = False,
 ) -> None:
     """Take one rewrite out at a time and show what breaks on ML Drift (exit code 1 if the whole tower does)."""
-    with working(verbose) as stage:
-        stage("starting")
-        from validate.ablation import choose_rows, markdown, passed
-        from validate.ablation_plot import plot
+    with progress(verbose) as log:
+        log("starting")
+        from pecore.validate.ablation import choose_rows, markdown, passed
+        from pecore.validate.ablation_plot import plot
 
         rows = choose_rows([name.strip() for name in only.split(",") if name.strip()])
         levels = _amplitudes(amplitudes)
         if save is not None:
             _make(save)
-        content = _run(size, depth, levels, rows, seed, stage)
+        content = _run(size, depth, levels, rows, seed, log)
         content["command"] = _command(size, depth, amplitudes, only, seed)
         if save is not None:
-            stage(f"writing to {save}")
-            (save / "ablation.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            (save / "ablation.md").write_text(markdown(content), encoding="utf-8")
+            log(f"writing to {save}")
+            write_json(save / "ablation.json", content)
+            write_text(save / "ablation.md", markdown(content))
             plot(content, save / "ablation.png")
     if as_json:
         show_json(content)
@@ -55,18 +54,19 @@ def ablate(
     raise typer.Exit(0 if passed(content["rows"]) else 1)
 
 
-def _run(size: str, depth: int, amplitudes: list[float], rows: Any, seed: int, stage: Any) -> dict[str, Any]:
+def _run(size: str, depth: int, amplitudes: list[float], rows: Any, seed: int, log: Any) -> dict[str, Any]:
     from dataclasses import replace
 
     import torch
 
-    from convert.forms import write_fp16
-    from convert.synthetic import synthetic_state_dict
-    from convert.variants import build_tower, find
-    from pecore.preprocess import preprocess
-    from validate import ablation, report
-    from validate.gpu import probe
-    from validate.photographs import photographs
+    from pecore.convert.synthetic import synthetic_state_dict
+    from pecore.convert.tflite_files import write_fp16
+    from pecore.convert.towers import build_tower
+    from pecore.image import preprocess
+    from pecore.validate import ablation, report
+    from pecore.validate.gpu import probe
+    from pecore.validate.photographs import photographs
+    from pecore.variants import find
 
     whole = find(size)
     if whole.family != "core":
@@ -81,9 +81,9 @@ def _run(size: str, depth: int, amplitudes: list[float], rows: Any, seed: int, s
 
     adapter = probe()
     if adapter is None:
-        stage("no GPU adapter: op counts and rules only (`make gpu-driver` installs a software one)")
+        log("no GPU adapter: op counts and rules only (`make gpu-driver` installs a software one)")
     images = [image for _, image in shots]
-    results = ablation.ablate(build, write_fp16, images, amplitudes, rows, compared=COMPARED, stage=stage)
+    results = ablation.ablate(build, write_fp16, images, amplitudes, rows, compared=COMPARED, log=log)
     return {
         "format": 1,
         "variant": whole.artefact,
@@ -119,12 +119,10 @@ def _command(size: str, depth: int, amplitudes: str, only: str, seed: int) -> st
 
 
 def _screen(content: dict[str, Any]) -> list[Any]:
-    from validate.ablation import about, cells, headings
+    from pecore.validate.ablation import about, cells, headings
 
-    out = Table(title=f"Ablation of {content['variant']}", title_justify="left", header_style="bold")
-    for heading in headings(content["amplitudes"]):
-        out.add_column(heading, overflow="fold")
-    for row in content["rows"]:
-        out.add_row(*cells(row, content["amplitudes"]))
+    amplitudes = content["amplitudes"]
+    rows = [cells(row, amplitudes) for row in content["rows"]]
+    out = table(f"Ablation of {content['variant']}", headings(amplitudes), rows)
     remedy = "No GPU adapter was found, so nothing ran on ML Drift: `make gpu-driver` installs a software one."
     return [out, about(content), *([] if content["adapter"] else [remedy])]

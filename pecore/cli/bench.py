@@ -1,23 +1,26 @@
 """pecore bench"""
 
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from pecore.cli import app
 from pecore.cli.inputs import JsonOption, ThreadsOption, VerboseOption
 from pecore.cli.options import at_least_one
+from pecore.console import progress, show, show_json, table
 from pecore.errors import InputError
-from pecore.screen import show, show_json, working
 
 if TYPE_CHECKING:
-    from pecore.contenders import Contender
+    import numpy as np
+
+    from pecore.convert.baselines import Baseline
+
+EXAMPLE = "pecore bench out/pe_core_base_224"
 
 
-@app.command(epilog="Example:  pecore bench out/pe_core_base_224")
 def bench(
     what: Annotated[str, typer.Argument(help="A bundle's folder, or a size (its synthetic weights are converted).")],
     rounds: Annotated[int, typer.Option(callback=at_least_one, help="Paired rounds.")] = 15,
@@ -33,42 +36,59 @@ def bench(
     The others are PyTorch and, with the `bench` extra, ONNX Runtime and OpenVINO. They need the weights: synthetic ones
     are made again, others come from where the bundle had them, or from --checkpoint.
     """
-    with working(verbose) as stage:
-        stage("starting")
-        content = _measure(what, rounds, threads, checkpoint, compile_torch, stage)
+    with progress(verbose) as log:
+        log("starting")
+        plan = Plan(rounds, threads or os.cpu_count() or 1, checkpoint, compile_torch)
+        content = _measure(what, plan, log)
     if as_json:
         show_json(content)
     else:
         show(*_screen(content))
 
 
-def _measure(
-    what: str,
-    rounds: int,
-    threads: int | None,
-    checkpoint: Path | None,
-    compile_torch: bool,
-    stage: Callable[[str], None],
-) -> dict[str, Any]:
-    import os
+@dataclass(frozen=True)
+class Plan:
+    """How to measure: paired rounds, CPU threads, the weights of a bundle, torch.compile too."""
+
+    rounds: int
+    threads: int
+    checkpoint: Path | None
+    compile_torch: bool
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured.
+
+    files: by the name that tables call them. reference: timm's tower, L2-normalised; None where its weights are not
+    available. photo: as timm's tower takes it; image: as the files do. notes: what is to be said.
+    """
+
+    files: dict[str, Path]
+    reference: Any
+    photo: "np.ndarray"
+    image: "np.ndarray"
+    notes: list[str]
+
+
+def _measure(what: str, plan: Plan, log: Callable[[str], None]) -> dict[str, Any]:
     from statistics import median
     from tempfile import TemporaryDirectory
 
-    from pecore.gpu_times import times_on_gpu
-    from pecore.graph_facts import facts
-    from pecore.pairing import paired, ratio, spread
-    from validate.parity import compare
+    from pecore.timing import paired, ratio, spread
+    from pecore.validate.gpu_times import times_on_gpu
+    from pecore.validate.parity import compare
+    from pecore.validate.rules import graph_facts
 
-    count = threads or os.cpu_count() or 1
     with TemporaryDirectory(prefix="pecore-bench-") as folder:
-        files, reference, layout, notes = _subject(what, checkpoint, Path(folder), stage)
-        photo, image = _inputs(layout)
-        runs, base = _contenders(files, reference, photo, image, count, compile_torch, Path(folder), stage, notes)
+        subject = _subject(what, plan.checkpoint, Path(folder), log)
+        runs = _runs(subject, plan, Path(folder), log)
+        base = next(iter(runs))
         outputs = {name: run() for name, run in runs.items()}
-        stage(f"{rounds} rounds of {len(runs)} on {count} threads")
-        times = paired(runs, rounds)
-        about = {name: facts(path) for name, path in files.items()}
-        on_gpu, said = times_on_gpu(files, image, rounds, stage)
+        log(f"{plan.rounds} rounds of {len(runs)} on {plan.threads} threads")
+        times = paired(runs, plan.rounds)
+        about = {name: graph_facts(path) for name, path in subject.files.items()}
+        on_gpu, said = times_on_gpu(subject.files, subject.image, plan.rounds, log)
 
     def row(name: str, took: list[float], over: list[float], output: Any) -> dict[str, Any]:
         return {
@@ -82,129 +102,106 @@ def _measure(
     rows = [row(name, took, times[base], outputs[name]) for name, took in times.items()]
     usual = median(times[base])
     rows += [row(name, took, [usual] * len(took), output) for name, (took, output) in on_gpu.items()]
-    notes += said
-    return {"subject": what, "threads": count, "rounds": rounds, "base": base, "rows": rows, "notes": notes}
+    notes = [*subject.notes, *said]
+    return {"subject": what, "threads": plan.threads, "rounds": plan.rounds, "base": base, "rows": rows, "notes": notes}
 
 
-def _subject(
-    what: str, checkpoint: Path | None, folder: Path, stage: Callable[[str], None]
-) -> tuple[dict[str, Path], Any, dict[str, Any], list[str]]:
-    """The files by name, timm's tower L2-normalised (None where its weights can't be had), how an image goes in, and
-    what is to be said about it."""
+def _subject(what: str, checkpoint: Path | None, folder: Path, log: Callable[[str], None]) -> Subject:
+    """A bundle's files and the tower they were made from, or those of a size, converted into `folder`."""
     from functools import partial
 
     import torch
 
-    from convert.checkpoint import load
-    from convert.forms import FORMS, by_form, write_files
-    from convert.variants import Variant, build_tower, find
     from pecore.bundle import open_bundle
-    from pecore.bundle_weights import weights_of
-    from pecore.room import check_room
-    from rewrites.tower import rewrite
-    from validate.originals import Untouched
-
-    if Path(what).is_dir():
-        bundle = open_bundle(what)
-        if bundle.manifest["output"]["name"] != "embedding":
-            raise InputError(f"{what} gives {bundle.manifest['output']['name']}: bench compares embeddings alone")
-        files = {f"LiteRT {precision}": path for precision, path in bundle.files().items()}
-        variant, given = Variant(**bundle.manifest["variant"]), bundle.manifest["input"]
-        layout = {"layout": given["layout"].lower(), "range": given["range"], "side": variant.image_size}
-        stage("loading weights")
-        try:
-            weights = weights_of(bundle, checkpoint)
-        except InputError as error:
-            return files, None, layout, [f"Without PyTorch and ONNX: {error}."]
-        reference = Untouched(build_tower(variant, weights.state_dict), torch.float32).eval()
-        return files, reference, layout, ["Synthetic weights."] * (weights.kind == "synthetic")
-    try:
-        variant = find(what)
-    except InputError as error:
-        raise InputError(f"{what} is neither a bundle's folder nor a size ({error})") from error
-    if not variant.embedding_dim:
-        raise InputError(f"{what} gives no embedding: bench compares core towers alone")
-    check_room(variant.parameters, tuple(FORMS), folder)
-    stage(f"{variant.size}: loading weights")
-    weights = load(variant, checkpoint or "synthetic")
-    model = build_tower(variant, weights.state_dict)
-    image = {"image": torch.zeros(1, 3, variant.image_size, variant.image_size)}
-    files = {precision: folder / f"{precision}.tflite" for precision in FORMS}
-    for form, made in by_form(files):
-        write_files(partial(rewrite, model, **form.options), image, made, ("embedding",), stage)
-    layout = {"layout": "nchw", "range": "-1..1", "side": variant.image_size}
-    notes = ["Synthetic weights."] * (weights.kind == "synthetic")
-    named = {f"LiteRT {precision}": path for precision, path in files.items()}
-    return named, Untouched(model, torch.float32).eval(), layout, notes
-
-
-def _inputs(layout: dict[str, Any]) -> tuple[Any, Any]:
-    """A photograph as timm's tower takes it, and as the files do."""
-    from pecore.preprocess import preprocess
-    from validate.photographs import photographs
+    from pecore.convert.load import WeightsSource, load_tower
+    from pecore.convert.resources import check_resources
+    from pecore.convert.tflite_files import write_files
+    from pecore.image import preprocess
+    from pecore.precision import PRECISIONS, by_tower
+    from pecore.rewrites.tower import rewrite
+    from pecore.validate.ablation_variants import TimmTower
+    from pecore.validate.photographs import photographs
+    from pecore.variants import find
 
     photo = next(iter(photographs()))[1]
-    own = preprocess(photo, layout["side"], layout=layout["layout"], value_range=layout["range"])
-    return preprocess(photo, layout["side"]), own
+    source = WeightsSource(checkpoint or "synthetic")
+    if Path(what).is_dir():
+        bundle = open_bundle(what)
+        given, size = bundle.vision.input, bundle.variant.image_size
+        if bundle.vision.output.name != "embedding":
+            raise InputError(f"{what} gives {bundle.vision.output.name}: bench compares embeddings alone")
+        files = {f"LiteRT {precision}": path for precision, path in bundle.files().items()}
+        image = preprocess(photo, size, layout=given.layout, value_range=given.range)  # type: ignore[arg-type]
+        log("loading weights")
+        try:
+            loaded = load_tower(what, source)
+        except InputError as error:
+            return Subject(files, None, preprocess(photo, size), image, [f"Without PyTorch and ONNX: {error}."])
+    else:
+        try:
+            variant = find(what)
+        except InputError as error:
+            raise InputError(f"{what} is neither a bundle's folder nor a size ({error})") from error
+        if not variant.embedding_dim:
+            raise InputError(f"{what} gives no embedding: bench compares core towers alone")
+        check_resources(variant.parameters, tuple(PRECISIONS), folder)
+        log(f"{variant.size}: loading weights")
+        loaded, size = load_tower(what, source), variant.image_size
+        image = preprocess(photo, size)
+        for row, names in by_tower(PRECISIONS):
+            make = partial(rewrite, loaded.model, keep_norm_weights=row.keep_norm_weights)
+            made = {name: folder / f"{name}.tflite" for name in names}
+            write_files(make, {"image": torch.from_numpy(image)}, made, log=log)
+        files = {f"LiteRT {name}": folder / f"{name}.tflite" for name in PRECISIONS}
+    notes = ["Synthetic weights."] * loaded.weights.synthetic
+    return Subject(files, TimmTower(loaded.model, torch.float32).eval(), preprocess(photo, size), image, notes)
 
 
-def _contenders(
-    files: dict[str, Path],
-    reference: Any,
-    image: Any,
-    own: Any,
-    threads: int,
-    compile_torch: bool,
-    folder: Path,
-    stage: Callable[[str], None],
-    notes: list[str],
-) -> tuple[dict[str, "Contender"], str]:
-    """Everything that can run here, by name, and which of them the ratios are to: PyTorch, or the first file. `image`
-    is timm's tower's, `own` the files'."""
+def _runs(subject: Subject, plan: Plan, folder: Path, log: Callable[[str], None]) -> dict[str, "Baseline"]:
+    """Everything that can run here, by name; the first is what the ratios are to: PyTorch, or the first file."""
     import torch
 
-    from pecore import contenders
+    from pecore.convert import baselines
 
-    runs: dict[str, contenders.Contender] = {}
-    if reference is not None:
-        runs["PyTorch"] = contenders.eager(reference, image, threads)
-        if compile_torch:
-            stage("compiling with torch.compile")
-            runs["torch.compile"] = contenders.compiled(reference, image, threads)
-    for name, path in files.items():
-        stage(f"loading {name}")
-        runs[name] = contenders.litert(path, own, threads)
-    missing = contenders.missing()
-    exported = reference is not None and not {"onnx", "onnxscript"} & set(missing)
+    runs: dict[str, Baseline] = {}
+    if subject.reference is not None:
+        runs["PyTorch"] = baselines.eager(subject.reference, subject.photo, plan.threads)
+        if plan.compile_torch:
+            log("compiling with torch.compile")
+            runs["torch.compile"] = baselines.compiled(subject.reference, subject.photo, plan.threads)
+    for name, path in subject.files.items():
+        log(f"loading {name}")
+        runs[name] = baselines.litert(path, subject.image, plan.threads)
+    missing = baselines.missing()
+    exported = subject.reference is not None and not {"onnx", "onnxscript"} & set(missing)
     if exported and len(missing) < 2:
-        stage("exporting to ONNX")
-        contenders.export_onnx(reference, torch.from_numpy(image), folder / "timm.onnx")
+        log("exporting to ONNX")
+        baselines.export_onnx(subject.reference, torch.from_numpy(subject.photo), folder / "timm.onnx")
         if "onnxruntime" not in missing:
-            stage("loading ONNX Runtime")
-            contenders.quantize_onnx(folder / "timm.onnx", folder / "timm_int8.onnx")
-            runs["ONNX Runtime fp32"] = contenders.onnx_runtime(folder / "timm.onnx", image, threads)
-            runs["ONNX Runtime int8"] = contenders.onnx_runtime(folder / "timm_int8.onnx", image, threads)
+            log("loading ONNX Runtime")
+            baselines.quantize_onnx(folder / "timm.onnx", folder / "timm_int8.onnx")
+            runs["ONNX Runtime fp32"] = baselines.onnx_runtime(folder / "timm.onnx", subject.photo, plan.threads)
+            runs["ONNX Runtime int8"] = baselines.onnx_runtime(folder / "timm_int8.onnx", subject.photo, plan.threads)
         if "openvino" not in missing:
-            stage("loading OpenVINO")
-            runs["OpenVINO fp32"] = contenders.openvino(folder / "timm.onnx", image, threads)
-    if missing and reference is not None:
-        notes.append(f"Not installed: {', '.join(missing)}; `pip install 'pecore-litert[bench]'` adds what is missing.")
-    return runs, next(iter(runs))
+            log("loading OpenVINO")
+            runs["OpenVINO fp32"] = baselines.openvino(folder / "timm.onnx", subject.photo, plan.threads)
+    if missing and subject.reference is not None:
+        subject.notes.append(
+            f"Not installed: {', '.join(missing)}; `pip install 'pecore-litert[bench]'` adds what is missing."
+        )
+    return runs
 
 
 def _screen(content: dict[str, Any]) -> list[Any]:
     title = f"{content['subject']}: {content['threads']} threads, {content['rounds']} paired rounds"
-    out = Table(title=title, title_justify="left", header_style="bold")
-    for heading in ("", f"time to {content['base']}'s", "quartiles", "ms", "cosine", "ops", "tensors", "MB", "GMACs"):
-        out.add_column(heading, justify="left" if not heading else "right")
+    rows = []
     for row in content["rows"]:
         graph, time = row["graph"], row["ratio"]
         sizes = ("", "", "", "")
         if graph:
             megabytes, gigamacs = graph["bytes"] / 1e6, graph["macs"] / 1e9
             sizes = (str(graph["ops"]), str(graph["tensors"]), f"{megabytes:.1f}", f"{gigamacs:.2f}")
-        spread = f"{time['low']:.2f} to {time['high']:.2f}"
-        out.add_row(
-            row["name"], f"{time['median']:.2f}", spread, f"{row['ms']['median']:.0f}", f"{row['cosine']:.6f}", *sizes
-        )
-    return [out, *content["notes"]]
+        figures = (f"{time['median']:.2f}", f"{time['low']:.2f} to {time['high']:.2f}", f"{row['ms']['median']:.0f}")
+        rows.append((row["name"], *figures, f"{row['cosine']:.6f}", *sizes))
+    columns = ("", f">time to {content['base']}'s", ">quartiles", ">ms", ">cosine", ">ops", ">tensors", ">MB", ">GMACs")
+    return [table(title, columns, rows), *content["notes"]]

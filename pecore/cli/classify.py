@@ -5,38 +5,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from pecore.cli import app
 from pecore.cli.inputs import (
     BackendOption,
     BundleOption,
+    ComputeOption,
+    EncoderChoice,
     JsonOption,
     LabelsOption,
-    PrecisionOption,
     ThreadsOption,
     VerboseOption,
+    WeightsOption,
     each_image,
     notes,
     open_encoder,
 )
 from pecore.cli.options import at_least_one, writes
-from pecore.screen import show, show_json, working
+from pecore.console import progress, show, show_json, table
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from pecore.encoder import Prediction
 
+EXAMPLE = "pecore classify photo.jpg --bundle out/pe_core_base_224"
 
-@app.command(epilog="Example:  pecore classify photo.jpg --bundle out/pe_core_base_224")
+
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
     top: Annotated[int, typer.Option(callback=at_least_one, help="Labels to show for each image.")] = 5,
     bundle: BundleOption = None,
     labels: LabelsOption = None,
     backend: BackendOption = "cpu",
-    precision: PrecisionOption = None,
+    weights: WeightsOption = None,
+    compute: ComputeOption = "fp16",
     threads: ThreadsOption = None,
     save: Annotated[
         Path | None,
@@ -46,11 +48,11 @@ def classify(
     verbose: VerboseOption = False,
 ) -> None:
     """Say which of the bundle's labels an image shows (exit code 1 if one of several images was skipped)."""
-    from pecore.contact_sheet import Line, Section, Tile, contact_sheet, save_picture
-    from pecore.image_files import find_images
+    from pecore.image import find_images
+    from pecore.pictures import Line, Section, Tile, contact_sheet, save_picture
 
     paths = find_images(images)
-    encoder = open_encoder(bundle, backend, precision, verbose, threads=threads, labels=labels)
+    encoder = open_encoder(EncoderChoice(bundle, backend, weights, compute, threads, labels), verbose)
     label_set = encoder.labels  # refused, if they have to be, before any image is read
     found: dict[Path, list[Prediction]] = {}
     skipped: list[tuple[Path, str]] = []
@@ -59,7 +61,7 @@ def classify(
         found[path] = encoder.classify(image, top)
 
     if len(paths) == 1:
-        with working(verbose):
+        with progress(verbose):
             found[paths[0]] = encoder.classify(paths[0], top)
     else:
         skipped = each_image("classifying", paths, classify_one, verbose)
@@ -68,7 +70,7 @@ def classify(
             {
                 "model": encoder.file.name,
                 "backend": backend,
-                "synthetic_weights": encoder.bundle.manifest["weights"]["synthetic"],
+                "synthetic_weights": encoder.bundle.synthetic,
                 "labels": len(label_set.labels),
                 "logit_scale": label_set.logit_scale,
                 "images": [{"path": str(p), "predictions": [asdict(b) for b in best]} for p, best in found.items()],
@@ -76,13 +78,12 @@ def classify(
             }
         )
     else:
-        out = Table(header_style="bold")
-        for column in ("image", "label", "probability", "cosine"):
-            out.add_column(column, justify="left" if column in ("image", "label") else "right", overflow="fold")
-        for path, best in found.items():
-            for i, p in enumerate(best):
-                out.add_row("" if i else str(path), p.label, _percent(p), f"{p.cosine:.4f}")
-        show(out, *notes(encoder.bundle))
+        rows = [
+            ("" if i else str(path), p.label, _percent(p), f"{p.cosine:.4f}")
+            for path, best in found.items()
+            for i, p in enumerate(best)
+        ]
+        show(table("", ("image", "label", ">probability", ">cosine"), rows), *notes(encoder.bundle))
     if save:
         tiles = [
             Tile(path, [Line(path.name)] + [Line(f"{p.label} {_percent(p)}", p.probability) for p in best])

@@ -4,18 +4,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from pecore.cli import app
 from pecore.cli.inputs import JsonOption, VerboseOption
 from pecore.cli.options import writes
-from pecore.screen import show, show_json, working
+from pecore.console import progress, show, show_json, table
+
+EXAMPLE = "pecore cluster pictures.npz --k 10 --save sheet.png"
 
 SHOWN = 3
 """Images named for each cluster in the table."""
 
 
-@app.command(epilog="Example:  pecore cluster pictures.npz --k 10 --save sheet.png")
 def cluster(
     index: Annotated[Path, typer.Argument(help="Index that `pecore embed` wrote.")],
     k: Annotated[int, typer.Option("--k", help="Clusters to make.")] = 10,
@@ -28,13 +27,13 @@ def cluster(
     verbose: VerboseOption = False,
 ) -> None:
     """Group an index's images by what they show, with k-means."""
-    from pecore.contact_sheet import Line, Section, Tile, contact_sheet, save_picture
     from pecore.index import read_index
+    from pecore.pictures import Line, Section, Tile, contact_sheet, save_picture
 
     opened = read_index(index)
-    with working(verbose) as stage:
-        stage(f"clustering {len(opened)} images")
-        from pecore.clustering import cluster as run
+    with progress(verbose) as log:
+        log(f"clustering {len(opened)} images")
+        from pecore.cluster import cluster as run
 
         clusters = run(opened.embeddings, k, seed)
     names = [[opened.paths[row] for row in c.rows] for c in clusters]
@@ -45,17 +44,15 @@ def cluster(
         ]
         show_json({"index": str(index), "k": k, "seed": seed, "clusters": content})
     else:
-        out = Table(title=f"{len(opened)} images", title_justify="left", header_style="bold")
-        for column in ("cluster", "images", "mean cosine with its centre"):
-            out.add_column(column, justify="right")
-        out.add_column("most typical", overflow="fold")
-        for number, (c, paths) in enumerate(zip(clusters, names), start=1):
-            typical = ", ".join(Path(p).name for p in paths[:SHOWN])
-            out.add_row(str(number), str(len(paths)), f"{c.cosines.mean():.3f}", typical)
-        show(out)
+        rows = [
+            (str(number), str(len(paths)), f"{c.cosines.mean():.3f}", ", ".join(Path(p).name for p in paths[:SHOWN]))
+            for number, (c, paths) in enumerate(zip(clusters, names), start=1)
+        ]
+        columns = (">cluster", ">images", ">mean cosine with its centre", "most typical")
+        show(table(f"{len(opened)} images", columns, rows))
     if save:
-        with working(verbose) as stage:
-            stage("drawing")
+        with progress(verbose) as log:
+            log("drawing")
             sections = [
                 Section(
                     f"{number}: {len(paths)} images",

@@ -3,26 +3,27 @@
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from pecore.cli import app
 from pecore.cli.inputs import (
     BackendOption,
     BundleOption,
+    ComputeOption,
+    EncoderChoice,
     JsonOption,
-    PrecisionOption,
     TextCheckpointOption,
     ThreadsOption,
     VerboseOption,
+    WeightsOption,
     modality_of,
     notes,
     open_encoder,
 )
+from pecore.console import progress, show, show_json, table
 from pecore.errors import InputError
-from pecore.screen import show, show_json, working
+
+EXAMPLE = 'pecore compare photo.jpg "a photo of a cat" "a photo of a dog"'
 
 
-@app.command(epilog='Example:  pecore compare photo.jpg "a photo of a cat" "a photo of a dog"')
 def compare(
     subject: Annotated[str, typer.Argument(help="An image file, or a text.")],
     prompts: Annotated[list[str], typer.Argument(help="Texts, or image files.")],
@@ -31,7 +32,8 @@ def compare(
     bundle: BundleOption = None,
     text_checkpoint: TextCheckpointOption = None,
     backend: BackendOption = "cpu",
-    precision: PrecisionOption = None,
+    weights: WeightsOption = None,
+    compute: ComputeOption = "fp16",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -44,9 +46,11 @@ def compare(
         text = next(prompt for prompt, kind in kinds.items() if kind == "text")
         raise InputError(f"{image} is an image and {text!r} is a text; compare with one kind at a time")
     prompts_are = next(iter(kinds.values()))
-    encoder = open_encoder(bundle, backend, precision, verbose, threads=threads, text_checkpoint=text_checkpoint)
-    with working(verbose) as stage:
-        stage("comparing")
+    needs_text = "text" in (subject_is, prompts_are)
+    choice = EncoderChoice(bundle, backend, weights, compute, threads, None, text_checkpoint, needs_text)
+    encoder = open_encoder(choice, verbose)
+    with progress(verbose) as log:
+        log("comparing")
         cosines = encoder.compare(subject, prompts, subject_is, prompts_are)  # type: ignore[arg-type]
     rows = list(zip(prompts, cosines))
     if as_json:
@@ -54,7 +58,7 @@ def compare(
             {
                 "model": encoder.file.name,
                 "backend": backend,
-                "synthetic_weights": encoder.bundle.manifest["weights"]["synthetic"],
+                "synthetic_weights": encoder.bundle.synthetic,
                 "subject": subject,
                 "subject_type": subject_is,
                 "prompt_type": prompts_are,
@@ -62,9 +66,5 @@ def compare(
             }
         )
         return
-    out = Table(title=f"{subject} ({subject_is})", title_justify="left", header_style="bold")
-    out.add_column("prompt", overflow="fold")
-    out.add_column("cosine", justify="right")
-    for prompt, cosine in rows:
-        out.add_row(prompt, f"{cosine:.4f}")
-    show(out, *notes(encoder.bundle))
+    cells = [(prompt, f"{cosine:.4f}") for prompt, cosine in rows]
+    show(table(f"{subject} ({subject_is})", ("prompt", ">cosine"), cells), *notes(encoder.bundle))

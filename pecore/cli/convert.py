@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from pecore.cli import app
+from pecore.cli.gates_table import gates_table
 from pecore.cli.options import weights_source
+from pecore.console import progress, show, show_json, table
 from pecore.errors import InputError
-from pecore.screen import show, show_json, working
 
 if TYPE_CHECKING:
-    from convert.variants import Variant
+    from collections.abc import Mapping
+
+    from pecore.bundle import FileEntry
+    from pecore.variants import Variant
+
+EXAMPLE = "pecore convert --size B16 --weights synthetic --precision fp16,int8"
 
 
-@app.command(epilog="Example:  pecore convert --size B16 --weights synthetic --precision fp16,int8")
 def convert(
     size: Annotated[str | None, typer.Option(help="A core tower: T16, S16, B16, L14 or G14.")] = None,
     variant_name: Annotated[
@@ -68,13 +72,11 @@ def convert(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")] = False,
 ) -> None:
     """Convert a tower to .tflite, run every gate, and write the bundle (a text tower joins the vision tower's)."""
-    with working(verbose) as stage:
-        stage("starting")
-        from convert import checkpoint as checkpoints
-        from pecore.conversion import Options, bundle_name
-        from pecore.conversion import convert as run
-        from validate.report import table
-        from validate.rules import runtimes
+    with progress(verbose) as log:
+        log("starting")
+        from pecore.convert import checkpoint as checkpoints
+        from pecore.convert import pipeline
+        from pecore.validate.rules import runtimes
 
         if tower not in ("vision", "text"):
             raise InputError(f"unknown tower {tower!r}: choose vision or text")
@@ -97,15 +99,15 @@ def convert(
             "runtime": runtime or runtimes()[-1],
         }
         source = weights_source(weights, checkpoint)
-        stage("loading weights")
+        log("loading weights")
         if text:
-            from convert.text_tower import load_text
-            from pecore.text_conversion import TextOptions, convert_text
+            from pecore.convert.text_tower import load_text
 
             loaded_text = load_text(variant, source, seed=seed)
-            result = convert_text(variant, loaded_text, out / variant.artefact, TextOptions(**common), stage)
+            target, gates = out / variant.artefact, pipeline.GateOptions(**common)
+            result = pipeline.convert_text(variant, loaded_text, target, gates, log)
         else:
-            options = Options(
+            options = pipeline.VisionOptions(
                 output=output,
                 layer=layer,
                 batch=batch,
@@ -114,14 +116,15 @@ def convert(
                 images=images,
                 **common,
             )
-            target = out / bundle_name(variant, options)
+            target = out / pipeline.bundle_name(variant, options)
             loaded = checkpoints.load(variant, source, seed=seed, amplitude=synthetic_amplitude)
-            result = run(variant, loaded, target, options, stage)
+            result = pipeline.convert(variant, loaded, target, options, log)
     if as_json:
         show_json(result.report)
     else:
-        made = result.manifest["text"] if text else result.manifest
-        show(table(result.checks, f"Gates of {result.report['name']}"), files_table(made), _closing(result))
+        section = result.manifest.text if text else result.manifest.vision
+        gates_of = gates_table(result.checks, f"Gates of {result.report['name']}")
+        show(gates_of, files_table(section.files if section else {}), _closing(result))
     raise typer.Exit(0 if result.passed else 1)
 
 
@@ -130,8 +133,8 @@ def choose_variant(
 ) -> "Variant":
     """The variant that one of `--size`, `--variant` and `--timm-model` names, for images of `image_size`; with
     `--timm-model`, with the head that the checkpoint has."""
-    from convert.checkpoint import head_size
-    from convert.variants import find, find_timm, resized
+    from pecore.convert.checkpoint import head_size
+    from pecore.variants import find, find_timm, resized
 
     given = [value for value in (size, name, timm_model) if value is not None]
     if len(given) != 1:
@@ -149,14 +152,14 @@ def choose_variant(
     return variant if image_size is None else resized(variant, image_size)
 
 
-def files_table(manifest: dict[str, Any]) -> Table:
-    """What was made: one row a file."""
-    out = Table(title="Files", title_justify="left", header_style="bold")
-    for column in ("file", "weights", "MB", "ops", "sha256"):
-        out.add_column(column)
-    for name, file in manifest["files"].items():
-        out.add_row(name, file["precision"], f"{file['bytes'] / 1e6:.1f}", str(file["ops"]), file["sha256"][:12])
-    return out
+def files_table(files: "Mapping[str, FileEntry]") -> Table:
+    """What was made: one row a `.tflite`."""
+    rows = [
+        (name, file.precision, f"{file.bytes / 1e6:.1f}", str(file.ops), file.sha256[:12])
+        for name, file in files.items()
+        if file.precision
+    ]
+    return table("Files", ("file", "weights", ">MB", ">ops", "sha256"), rows)
 
 
 def _closing(result: Any) -> str:

@@ -5,27 +5,29 @@ from typing import Annotated
 
 import typer
 
-from pecore.cli import app
 from pecore.cli.inputs import (
     BackendOption,
     BundleOption,
+    ComputeOption,
+    EncoderChoice,
     JsonOption,
-    PrecisionOption,
     ThreadsOption,
     VerboseOption,
-    counting,
+    WeightsOption,
     open_encoder,
 )
-from pecore.screen import show, show_json
+from pecore.console import counting, show, show_json
+
+EXAMPLE = "pecore embed ~/Pictures --out pictures.npz"
 
 
-@app.command(epilog="Example:  pecore embed ~/Pictures --out pictures.npz")
 def embed(
     images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
     out: Annotated[Path, typer.Option(help="Index to write, an .npz file; one that is there is brought up to date.")],
     bundle: BundleOption = None,
     backend: BackendOption = "cpu",
-    precision: PrecisionOption = None,
+    weights: WeightsOption = None,
+    compute: ComputeOption = "fp16",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -34,11 +36,11 @@ def embed(
 
     Stopped work goes on when the command is run again, and unchanged images are not embedded twice.
     """
-    from pecore.image_files import find_images
+    from pecore.image import find_images
     from pecore.indexing import build_index
 
     paths = find_images(images)
-    encoder = open_encoder(bundle, backend, precision, verbose, threads=threads)
+    encoder = open_encoder(EncoderChoice(bundle, backend, weights, compute, threads), verbose)
     about = {
         "bundle": str(encoder.bundle.folder.absolute()),
         "file": encoder.file.name,

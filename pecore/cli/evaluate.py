@@ -1,34 +1,41 @@
 """pecore evaluate"""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from pecore.cli import app
 from pecore.cli.inputs import (
     BundleOption,
+    ComputeOption,
     JsonOption,
     LabelsOption,
     ThreadsOption,
     VerboseOption,
-    counting,
     find_bundle,
     keep_quiet_at_exit,
 )
 from pecore.cli.options import writes
-from pecore.screen import readable, show, show_json, working
+from pecore.console import counting, progress, show, show_json, table
+from pecore.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pecore.bundle import Bundle
+    from pecore.evaluate import Candidate
+
+EXAMPLE = "pecore evaluate --dataset imagenet/val --limit 1000 --save confusion.png"
 
 
-@app.command(epilog="Example:  pecore evaluate --dataset imagenet/val --limit 1000 --save confusion.png")
 def evaluate(
     dataset: Annotated[Path, typer.Option(help="Folder with a folder of images for each class (ImageFolder).")],
     bundle: BundleOption = None,
     labels: LabelsOption = None,
     backends: Annotated[str, typer.Option(help="Of cpu, gpu and tensorflow, separated by commas.")] = "cpu",
-    precision: Annotated[str, typer.Option(help="Files to evaluate; every one in the bundle by default.")] = "",
-    reference: Annotated[bool, typer.Option("--reference/--no-reference", help="PyTorch's tower beside them.")] = True,
+    weights: Annotated[str, typer.Option(help="Files to evaluate, as in int8,fp16; every one by default.")] = "",
+    compute: ComputeOption = "fp16",
+    pytorch: Annotated[bool, typer.Option("--pytorch/--no-pytorch", help="PyTorch's tower beside them.")] = True,
     checkpoint: Annotated[Path | None, typer.Option(help="The weights the bundle was made from.")] = None,
     limit: Annotated[int, typer.Option(help="Images to take, evenly over the data set; 0 takes all.")] = 0,
     threads: ThreadsOption = None,
@@ -39,16 +46,16 @@ def evaluate(
     verbose: VerboseOption = False,
 ) -> None:
     """Zero-shot top-1 and top-5 of a bundle's files beside PyTorch's (exit code 1 if an image was skipped)."""
-    with working(verbose) as stage:
-        stage("loading the towers")
+    with progress(verbose) as log:
+        log("loading the towers")
         from pecore.encoder import PerceptionEncoder
-        from pecore.evaluation import Tower, read_dataset, torch_tower
-        from pecore.evaluation import evaluate as run
+        from pecore.evaluate import Candidate, read_dataset
+        from pecore.evaluate import evaluate as run
 
         found = find_bundle(bundle)
-        wanted = [p.strip() for p in precision.split(",") if p.strip()] or list(found.files())
+        wanted = [p.strip() for p in weights.split(",") if p.strip()] or list(found.files())
         encoders = [
-            PerceptionEncoder(found, backend=b.strip(), precision=p, threads=threads, labels=labels)  # type: ignore[arg-type]
+            PerceptionEncoder(found, backend=b.strip(), weights=p, compute=compute, threads=threads, labels=labels)  # type: ignore[arg-type]
             for p in wanted
             for b in backends.split(",")
         ]
@@ -56,18 +63,18 @@ def evaluate(
         samples = read_dataset(dataset, label_set.labels)
         if 0 < limit < len(samples):
             samples = [samples[i * len(samples) // limit] for i in range(limit)]
-        form = found.manifest["input"]
-        towers = [torch_tower(found, checkpoint)] if reference else []
-        towers += [Tower(e.file.name, e.backend, e.embed_pixels, form["layout"], form["range"]) for e in encoders]
+        towers = [_pytorch(found, checkpoint)] if pytorch else []
+        layout, value_range = found.vision.input.layout, found.vision.input.range
+        towers += [Candidate(e.file.name, e.backend, e.embed_pixels, layout, value_range) for e in encoders]  # type: ignore[arg-type]
     for encoder in encoders:
         keep_quiet_at_exit(encoder, verbose)
-    with counting("evaluating", len(samples)) as progress:
-        result = run(towers, samples, label_set, encoders[0].image_size, progress)
+    with counting("evaluating", len(samples)) as advance:
+        result = run(towers, samples, label_set, encoders[0].image_size, advance)
     rows = result.rows()
     facts: dict[str, Any] = {
         "dataset": str(dataset),
         "bundle": str(found.folder),
-        "synthetic_weights": found.manifest["weights"]["synthetic"],
+        "synthetic_weights": found.synthetic,
         "images": len(result.samples),
         "classes": len({s.target for s in result.samples}),
         "labels": len(label_set.labels),
@@ -81,28 +88,51 @@ def evaluate(
     else:
         show(*_screen(facts))
     if save:
-        from pecore.confusion_plot import plot_confusion
+        from pecore.confusion_figure import plot_confusion
 
-        synthetic = "SYNTHETIC weights, " * found.manifest["weights"]["synthetic"]
-        title = f"{found.manifest['name']}, {synthetic}{len(result.samples)} images of {dataset.name}"
-        plot_confusion(result, label_set.labels, save, readable(title))
+        synthetic = "SYNTHETIC weights, " * found.synthetic
+        title = f"{found.manifest.name}, {synthetic}{len(result.samples)} images of {dataset.name}"
+        plot_confusion(result, label_set.labels, save, title)
     raise typer.Exit(1 if result.skipped else 0)
+
+
+def _pytorch(bundle: "Bundle", checkpoint: Path | None) -> "Candidate":
+    """timm's tower in float32 with the weights that the bundle was made from, from `checkpoint` or where they were."""
+    import torch
+    import torch.nn.functional as F
+
+    from pecore.convert.load import bundle_tower
+    from pecore.evaluate import Candidate
+
+    try:
+        model = bundle_tower(bundle, checkpoint)
+    except InputError as error:
+        raise InputError(f"{error}; or leave PyTorch out: --no-pytorch") from error
+
+    def embed(pixels: "np.ndarray") -> "np.ndarray":
+        with torch.no_grad():
+            return F.normalize(model(torch.from_numpy(pixels)), dim=-1)[0].numpy()
+
+    return Candidate("PyTorch fp32", "PyTorch", embed)
 
 
 def _screen(facts: dict[str, Any]) -> list[Any]:
     title = f"{facts['images']} images of {facts['classes']} classes, among {facts['labels']} labels"
-    out = Table(title=title, title_justify="left", header_style="bold")
-    out.add_column("tower", overflow="fold")
-    out.add_column("backend")
-    for column in ("top-1", "top-5", "same top-1", "least cosine", "ms"):
-        out.add_column(column, justify="right")
-    for row in facts["towers"]:
-        shares = [f"{100 * row[name]:.2f} %" for name in ("top1", "top5", "agreement")]
-        out.add_row(row["tower"], row["backend"], *shares, f"{row['least_cosine']:.6f}", f"{row['milliseconds']:.1f}")
+    rows = [
+        (
+            row["tower"],
+            row["backend"],
+            *(f"{100 * row[name]:.2f} %" for name in ("top1", "top5", "agreement")),
+            f"{row['least_cosine']:.6f}",
+            f"{row['milliseconds']:.1f}",
+        )
+        for row in facts["towers"]
+    ]
+    columns = ("tower", "backend", ">top-1", ">top-5", ">same top-1", ">least cosine", ">ms")
     notes = [
         f"Same top-1 and least cosine: against {facts['reference']}. Times: median forward pass; reading and "
         f"preprocessing take {facts['preprocess_milliseconds']:.1f} ms more."
     ]
     if facts["synthetic_weights"]:
         notes.append("Synthetic weights: the accuracy means nothing, the agreement does.")
-    return [out, *notes]
+    return [table(title, columns, rows), *notes]

@@ -5,27 +5,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pecore.cli import app
 from pecore.cli.inputs import (
     BackendOption,
     BundleOption,
+    ComputeOption,
+    EncoderChoice,
     JsonOption,
-    PrecisionOption,
     ThreadsOption,
     VerboseOption,
+    WeightsOption,
     each_image,
     notes,
     open_encoder,
 )
 from pecore.cli.options import writes
+from pecore.console import show, show_json
 from pecore.errors import InputError
-from pecore.screen import show, show_json
 
 if TYPE_CHECKING:
     from PIL import Image
 
+EXAMPLE = "pecore features photo.jpg --bundle out/pe_spatial_base_512 --save pca.png"
 
-@app.command(epilog="Example:  pecore features photo.jpg --bundle out/pe_spatial_base_512 --save pca.png")
+
 def features(
     images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
     save: Annotated[
@@ -40,7 +42,8 @@ def features(
     ] = None,
     bundle: BundleOption = None,
     backend: BackendOption = "cpu",
-    precision: PrecisionOption = None,
+    weights: WeightsOption = None,
+    compute: ComputeOption = "fp16",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -49,16 +52,15 @@ def features(
     skipped)."""
     import numpy as np
 
-    from pecore.contact_sheet import save_picture
     from pecore.feature_maps import sheet
-    from pecore.image_files import find_images
-    from pecore.index import whole_file
-    from pecore.preprocess import load_image
+    from pecore.files import replacing
+    from pecore.image import find_images, load_image
+    from pecore.pictures import save_picture
 
     if not (save or out):
         raise InputError("nothing to do with the features: add --save pca.png, or --out features.npz")
     named = find_images(images)
-    encoder = open_encoder(bundle, backend, precision, verbose, threads=threads)
+    encoder = open_encoder(EncoderChoice(bundle, backend, weights, compute, threads), verbose)
     maps, paths = [encoder.features([])], list[Path]()
 
     def add(path: Path, image: "Image.Image") -> None:
@@ -70,7 +72,7 @@ def features(
         raise InputError(f"none of the {len(named)} images could be used; the first: {skipped[0][1]}")
     stacked = np.concatenate(maps)
     if out:
-        with whole_file(out) as file:
+        with replacing(out) as file:
             np.savez_compressed(file, features=stacked, paths=np.array([str(path) for path in paths]))
     if save:
         pictures = [load_image(path) for path in paths]

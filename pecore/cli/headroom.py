@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from pecore.cli import app
 from pecore.cli.options import weights_source, writes
+from pecore.console import progress, show, show_json, table
 from pecore.errors import InputError
-from pecore.screen import readable, show, show_json, working
 
 if TYPE_CHECKING:
-    from rewrites.tower import Scales
-    from validate.headroom import Reduction
-    from validate.subnormal import Subnormals
+    from pecore.rewrites.tower import Scales
+    from pecore.validate.headroom import Reduction
+    from pecore.validate.subnormal import Subnormals
+
+EXAMPLE = "pecore headroom --size B16 --weights synthetic --save headroom.png"
 
 
-@app.command(epilog="Example:  pecore headroom --size B16 --weights synthetic --save headroom.png")
 def headroom(
     size: Annotated[str | None, typer.Option(help="T16, S16, B16, L14 or G14.")] = None,
     timm_model: Annotated[
@@ -43,47 +43,47 @@ def headroom(
     suffice)."""
     if (size is None) == (timm_model is None):
         raise InputError("give one of --size and --timm-model, as in pecore headroom --size B16")
-    with working(verbose) as stage:
-        stage("loading weights")
+    with progress(verbose) as log:
+        log("loading weights")
         import torch
 
-        from convert import checkpoint as checkpoints
-        from convert.variants import build_tower, find
-        from pecore.preprocess import preprocess
-        from rewrites.tower import rewrite
-        from validate import headroom as reductions_of
-        from validate.photographs import photographs
-        from validate.plots import plot_headroom
-        from validate.subnormal import subnormal_weights
+        from pecore.convert.load import WeightsSource, load_tower
+        from pecore.image import preprocess
+        from pecore.rewrites.tower import rewrite
+        from pecore.validate import headroom as reductions_of
+        from pecore.validate.photographs import photographs
+        from pecore.validate.plots import plot_headroom
+        from pecore.validate.subnormal import subnormal_weights
+        from pecore.variants import find
 
         if size is not None:
-            variant = find(size)
-            source = weights_source(weights, checkpoint)
-            loaded = checkpoints.load(variant, source, seed=seed, amplitude=synthetic_amplitude)
-            model: Any = build_tower(variant, loaded.state_dict)
-            title = f"{variant.artefact}, {'SYNTHETIC weights: ' * loaded.synthetic}{loaded.source}"
+            find(size)  # a size alone: bundles keep their report
+            loaded = load_tower(size, WeightsSource(weights_source(weights, checkpoint), seed, synthetic_amplitude))
+            model: Any = loaded.model
+            note = "SYNTHETIC weights: " * loaded.weights.synthetic
+            title = f"{loaded.variant.artefact}, {note}{loaded.weights.source}"
         else:
             model = timm_tower(str(timm_model), checkpoint)
             title = f"{timm_model}, {checkpoint or 'weights from the hub'}"
         side = model.patch_embed.img_size[0]
         mean, std = (torch.tensor(model.pretrained_cfg[k]).reshape(3, 1, 1) for k in ("mean", "std"))
         pixels = [torch.from_numpy(preprocess(image, side, value_range="0..1")) for _, image in photographs(images)]
-        stage(f"measuring {len(pixels)} photographs")
+        log(f"measuring {len(pixels)} photographs")
         scales, reductions = reductions_of.fit_scales(model, [(p - mean) / std for p in pixels])
-        by_default = reductions_of.least(reductions_of.rescaled(reductions, replace(scales, gains={})))
+        by_default = reductions_of.min_headroom(reductions_of.rescaled(reductions, replace(scales, gains={})))
         subnormals = subnormal_weights(rewrite(model, scales))
         title += f"; {len(pixels)} photographs"
-    tightest = reductions_of.least(reductions)
+    tightest = reductions_of.min_headroom(reductions)
     enough = tightest.headroom >= reductions_of.ENOUGH
     if as_json:
         show_json(
             {
                 "tower": title,
                 "scales": asdict(scales),
-                "least": _plain(tightest),
-                "least_without_gains": _plain(by_default),
+                "least": tightest.as_dict(),
+                "least_without_gains": by_default.as_dict(),
                 "enough": enough,
-                "reductions": [_plain(r) for r in reductions],
+                "reductions": [r.as_dict() for r in reductions],
                 "fp16_weights": [s.as_dict() for s in subnormals],
             }
         )
@@ -96,23 +96,18 @@ def headroom(
             _verdict(by_default, tightest, scales, reductions_of.ENOUGH),
         )
     if save:
-        with working(verbose) as stage:
-            stage("drawing")
-            plot_headroom(reductions, scales, save, readable(title))
+        with progress(verbose) as log:
+            log("drawing")
+            plot_headroom(reductions, scales, save, title)
     raise typer.Exit(0 if enough else 1)
-
-
-def _plain(r: "Reduction") -> dict[str, Any]:
-    """For JSON, which has no infinity: a product that is 0 throughout has `inf` for its headroom."""
-    return r.as_dict() | ({} if math.isfinite(r.headroom) else {"headroom": "inf"})
 
 
 def timm_tower(name: str, checkpoint: Path | None) -> Any:
     """A timm model by name, refused before its weights are fetched where no rewrite covers it."""
     import timm
 
-    from convert.checkpoint import read_tensors
-    from rewrites.tower import UnsupportedTowerError, check_block, check_tower
+    from pecore.convert.checkpoint import read_tensors
+    from pecore.rewrites.tower import UnsupportedTowerError, check_block, check_tower
 
     try:
         model: Any = timm.create_model(name, pretrained=False)
@@ -148,24 +143,24 @@ def power(scale: float) -> str:
 def parts_table(reductions: Sequence["Reduction"], title: str) -> Table:
     """One row for the stem, each block, the final norm, the pool and the head: the tightest norm, the tightest
     product."""
-    out = Table(title=title, title_justify="left", header_style="bold")
-    for column in ("part", "largest |x|", "sum of squares", "scale", "as formed", "headroom", "least of products"):
-        out.add_column(column, justify="left" if column in ("part", "least of products") else "right")
     parts: dict[str, list[Reduction]] = {}
     for r in reductions:
         parts.setdefault(".".join(r.name.split(".")[: 2 if r.name.startswith("blocks.") else 1]), []).append(r)
-    for part, found in parts.items():
-        norms = [r for r in found if r.kind in ("layernorm", "l2")]
-        products = [r for r in found if r not in norms]
-        cells = [""] * 5
-        if norms:
-            r = min(norms, key=lambda r: r.headroom)
-            cells = [f"{r.peak:.4g}", f"{r.unscaled:.4g}", power(r.scale), f"{r.largest:.4g}", _times(r)]
-        if products:
-            r = min(products, key=lambda r: r.headroom)
-            cells.append(f"{r.name.removeprefix(part + '.')}: {r.largest:.4g}, {_times(r)}")
-        out.add_row(part, *cells)
-    return out
+    columns = ("part", ">largest |x|", ">sum of squares", ">scale", ">as formed", ">headroom", "least of products")
+    return table(title, columns, [_part_row(part, found) for part, found in parts.items()])
+
+
+def _part_row(part: str, found: Sequence["Reduction"]) -> list[str]:
+    norms = [r for r in found if r.kind in ("layernorm", "l2")]
+    products = [r for r in found if r not in norms]
+    cells = [""] * 6
+    if norms:
+        r = min(norms, key=lambda r: r.headroom)
+        cells[:5] = [f"{r.peak:.4g}", f"{r.unscaled:.4g}", power(r.scale), f"{r.largest:.4g}", _times(r)]
+    if products:
+        r = min(products, key=lambda r: r.headroom)
+        cells[5] = f"{r.name.removeprefix(part + '.')}: {r.largest:.4g}, {_times(r)}"
+    return [part, *cells]
 
 
 def _times(r: "Reduction") -> str:
@@ -201,11 +196,11 @@ def _gains(scales: "Scales") -> str:
 def _verdict(by_default: "Reduction", tightest: "Reduction", scales: "Scales", enough: float) -> str:
     said = []
     if by_default.headroom < enough:
-        loud = [gain for gain in scales.gains.values() if gain < 1]
-        lowest = power(min(loud, default=1.0))
+        large = [gain for gain in scales.gains.values() if gain < 1]
+        lowest = power(min(large, default=1.0))
         said.append(
             f"With the stream's scale {power(scales.stream)} alone the least headroom is {by_default.headroom:.3g}x "
-            f"({by_default.name}): too little. {len(loud)} norms get a gain of {lowest} or more; "
+            f"({by_default.name}): too little. {len(large)} norms get a gain of {lowest} or more; "
             "`pecore convert` does that by itself."
         )
     said.append(f"Least headroom {tightest.headroom:.3g}x ({tightest.name}); {enough:g}x is asked for.")

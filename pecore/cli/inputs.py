@@ -1,20 +1,17 @@
-"""What the verbs that use a bundle share: their options, what an argument means, and progress over many images."""
+"""What the verbs that use a bundle share: their options, what an argument means, the encoder."""
 
 import atexit
 import os
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pecore.cli.options import at_least_one
+from pecore.console import counting, progress
 from pecore.errors import InputError
-from pecore.screen import console, working
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,14 +19,12 @@ if TYPE_CHECKING:
     from pecore.bundle import Bundle
     from pecore.encoder import PerceptionEncoder
 
-PLAIN_EVERY = 10.0
-"""Seconds between two lines of progress where there is no terminal."""
-
 BundleOption = Annotated[Path | None, typer.Option("--bundle", help="Bundle to use; the only one in out/ by default.")]
 BackendOption = Annotated[str, typer.Option("--backend", help="cpu, gpu or tensorflow.")]
-PrecisionOption = Annotated[
-    str | None, typer.Option("--precision", help="Which of the bundle's files, such as int8; fp16 by default.")
+WeightsOption = Annotated[
+    str | None, typer.Option("--weights", help="Which of the bundle's files, such as int8; fp16 by default.")
 ]
+ComputeOption = Annotated[str, typer.Option("--compute", help="What a GPU computes in: fp16 or fp32.")]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", callback=at_least_one, help="CPU threads; one per core by default.")
 ]
@@ -53,7 +48,7 @@ def find_bundle(folder: Path | None) -> "Bundle":
 
 def notes(bundle: "Bundle") -> list[str]:
     """What has to be said under a result."""
-    return ["Synthetic weights: these figures mean nothing."] * bundle.manifest["weights"]["synthetic"]
+    return ["Synthetic weights: these figures mean nothing."] * bundle.synthetic
 
 
 def keep_quiet_at_exit(encoder: "PerceptionEncoder", verbose: bool) -> None:
@@ -62,19 +57,42 @@ def keep_quiet_at_exit(encoder: "PerceptionEncoder", verbose: bool) -> None:
         atexit.register(lambda alive: os.dup2(os.open(os.devnull, os.O_WRONLY), 2), encoder)
 
 
-def open_encoder(
-    bundle: Path | None,
-    backend: str = "cpu",
-    precision: str | None = None,
-    verbose: bool = False,
-    **more: Any,
-) -> "PerceptionEncoder":
-    """The encoder that the options ask for, with the libraries' chatter kept from the screen."""
-    with working(verbose) as stage:
-        stage("loading the model")
+@dataclass(frozen=True)
+class EncoderChoice:
+    """What the options of a verb say about the encoder to open."""
+
+    bundle: Path | None
+    backend: str = "cpu"
+    weights: str | None = None
+    compute: str = "fp16"
+    threads: int | None = None
+    labels: Path | None = None
+    text_checkpoint: Path | None = None
+    needs_text: bool = False
+
+
+def open_encoder(choice: EncoderChoice, verbose: bool = False) -> "PerceptionEncoder":
+    """The encoder that the options ask for, with the libraries' chatter kept from the screen. Where texts are needed
+    and the bundle has no text tower, PyTorch's takes its place."""
+    with progress(verbose) as log:
+        log("loading the model")
         from pecore.encoder import PerceptionEncoder
 
-        encoder = PerceptionEncoder(find_bundle(bundle), backend=backend, precision=precision, **more)  # type: ignore[arg-type]
+        bundle = find_bundle(choice.bundle)
+        text_encoder = None
+        if choice.needs_text and (choice.text_checkpoint or not bundle.files("text")):
+            from pecore.convert import load
+
+            text_encoder = load.text_encoder(bundle, choice.text_checkpoint)
+        encoder = PerceptionEncoder(
+            bundle,
+            backend=choice.backend,  # type: ignore[arg-type]
+            weights=choice.weights,
+            compute=choice.compute,  # type: ignore[arg-type]
+            threads=choice.threads,
+            labels=choice.labels,
+            text_encoder=text_encoder,
+        )
     keep_quiet_at_exit(encoder, verbose)
     return encoder
 
@@ -85,7 +103,7 @@ def modality_of(argument: str, forced: str | None, option: str) -> str:
     Raises:
         InputError: another kind, or what looks like an image's name but is not there.
     """
-    from pecore.image_files import image_suffixes
+    from pecore.image import image_suffixes
 
     if forced not in (None, "image", "text"):
         raise InputError(f"{option} is image or text, not {forced!r}")
@@ -101,47 +119,12 @@ def modality_of(argument: str, forced: str | None, option: str) -> str:
     return "text"
 
 
-@contextmanager
-def counting(what: str, total: int, verbose: bool = False) -> Iterator[Callable[[int, tuple[Path, str] | None], None]]:
-    """Progress over `total` images on stderr: yields a function to call with how many are done and, where the last one
-    was skipped, its path and why. A bar on a terminal, a line now and then elsewhere; the libraries' chatter is kept
-    from the screen unless `verbose`."""
-    with _quiet(verbose) as stream:
-        screen = console(stream)
-
-        def tell(skipped: tuple[Path, str] | None) -> None:
-            if skipped:
-                screen.print(f"skipped: {skipped[1]}")
-
-        if not screen.is_terminal:
-            said = time.monotonic()
-
-            def line(done: int, skipped: tuple[Path, str] | None) -> None:
-                nonlocal said
-                tell(skipped)
-                if done == total or time.monotonic() - said >= PLAIN_EVERY:
-                    screen.print(f"{what}: {done} of {total}")
-                    said = time.monotonic()
-
-            yield line
-            return
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=screen) as progress:
-            task = progress.add_task(what, total=total)
-
-            def bar(done: int, skipped: tuple[Path, str] | None) -> None:
-                tell(skipped)
-                progress.update(task, completed=done)
-
-            yield bar
-
-
 def each_image(
     what: str, paths: Sequence[Path], use: Callable[[Path, "Image.Image"], None], verbose: bool
 ) -> list[tuple[Path, str]]:
     """Load every image and `use` it, with progress; those that can't be read, and why, are skipped and returned. What
     `use` raises is no reason to skip."""
-    from pecore.preprocess import load_image
+    from pecore.image import load_image
 
     skipped = []
     with counting(what, len(paths), verbose) as progress:
@@ -156,21 +139,3 @@ def each_image(
                 use(path, image)
             progress(done, problem)
     return skipped
-
-
-@contextmanager
-def _quiet(verbose: bool) -> Iterator[TextIO]:
-    """The screen's stderr, while what else is written to it, by native code too, goes nowhere."""
-    if verbose:
-        yield sys.stderr
-        return
-    sys.stderr.flush()
-    with os.fdopen(os.dup(2), "w", errors="backslashreplace") as screen, open(os.devnull, "wb") as nowhere:
-        saved = os.dup(2)
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield screen
-        finally:
-            sys.stderr.flush()
-            os.dup2(saved, 2)
-            os.close(saved)

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pecore.cli import app
-from pecore.screen import show, show_json
+from pecore.console import show, show_json, table
+
+EXAMPLE = "pecore inspect out/pe_core_base_224/pe_core_base_224_fp16.tflite"
 
 
-@app.command(epilog="Example:  pecore inspect out/pe_core_base_224/pe_core_base_224_fp16.tflite")
 def inspect(
     file: Annotated[Path, typer.Argument(help="Any .tflite.")],
     runtime: Annotated[str | None, typer.Option(help="LiteRT version whose rules apply; the newest known.")] = None,
@@ -18,8 +18,8 @@ def inspect(
 ) -> None:
     """Show a .tflite's ops, ranks and sizes, and what ML Drift refuses or gets wrong in it (exit code 1 if
     anything)."""
-    from validate.graph import constant_bytes, macs, max_rank, op_counts, read_graph
-    from validate.rules import BLOCKING, check, runtimes
+    from pecore.validate.graph import constant_bytes, macs, max_rank, op_counts, read_graph
+    from pecore.validate.rules import BLOCKING, check, runtimes
 
     runtime = runtime or runtimes()[-1]
     graph = read_graph(file)
@@ -41,14 +41,11 @@ def inspect(
     if as_json:
         show_json(facts)
     else:
-        about = Table(title=str(file), title_justify="left", show_header=False)
-        for name in ("bytes", "ops", "max_rank", "macs"):
-            about.add_row(name, f"{facts[name]:,}")
-        about.add_row("constants", ", ".join(f"{k} {v:,} bytes" for k, v in facts["constant_bytes"].items()))  # type: ignore[attr-defined]
-        for name in ("inputs", "outputs"):
-            about.add_row(name, "\n".join(facts[name]))  # type: ignore[arg-type]
-        about.add_row("ops by name", ", ".join(f"{n} {name}" for name, n in counts.most_common()))
-        show(about)
+        rows = [(name, f"{facts[name]:,}") for name in ("bytes", "ops", "max_rank", "macs")]
+        rows.append(("constants", ", ".join(f"{k} {v:,} bytes" for k, v in facts["constant_bytes"].items())))  # type: ignore[attr-defined]
+        rows += [(name, "\n".join(facts[name])) for name in ("inputs", "outputs")]  # type: ignore[arg-type]
+        rows.append(("ops by name", ", ".join(f"{n} {name}" for name, n in counts.most_common())))
+        show(table(str(file), ("", ""), rows, header=False))
         if findings:
             show(_findings_table(findings, runtime))
         else:
@@ -57,11 +54,9 @@ def inspect(
 
 
 def _findings_table(findings: list, runtime: str) -> Table:
-    out = Table(
-        title=f"{len(findings)} findings, by the rules for LiteRT {runtime}", title_justify="left", header_style="bold"
-    )
-    for column in ("op", "verdict", "rule", "what", "source"):
-        out.add_column(column, overflow="fold")
-    for f in findings:
-        out.add_row(f"{f.op_name} ({f.op_index})" if f.op_name else "file", f.verdict, f.rule, f.detail, f.source)
-    return out
+    rows = [
+        (f"{f.op_name} ({f.op_index})" if f.op_name else "file", f.verdict, f.rule, f.detail, f.source)
+        for f in findings
+    ]
+    title = f"{len(findings)} findings, by the rules for LiteRT {runtime}"
+    return table(title, ("op", "verdict", "rule", "what", "source"), rows)

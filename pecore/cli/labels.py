@@ -1,17 +1,17 @@
 """pecore labels"""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from pecore.cli import app
 from pecore.cli.options import weights_source
-from pecore.screen import show, show_json, working
+from pecore.console import progress, show, show_json, table
+
+EXAMPLE = "pecore labels --size B16 --labels imagenet --out out/pe_core_base_224"
 
 
-@app.command(epilog="Example:  pecore labels --size B16 --labels imagenet --out out/pe_core_base_224")
 def labels(
     size: Annotated[str, typer.Option(help="T16, S16, B16, L14 or G14.")],
     labels: Annotated[str, typer.Option(help="A UTF-8 file with one label a line, or imagenet.")],
@@ -32,27 +32,30 @@ def labels(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")] = False,
 ) -> None:
     """Embed labels with the text tower and put them into a bundle."""
-    with working(verbose) as stage:
-        stage("starting")
-        from convert.labels import read_labels, read_templates, write_labels
-        from convert.text_tower import load_text
-        from convert.variants import find
+    with progress(verbose) as log:
+        log("starting")
+        from pecore.convert.label_embeddings import read_label_names, read_templates, write_labels
+        from pecore.convert.text_tower import load_text
+        from pecore.variants import find
 
         variant = find(size)
         folder = out or Path("out") / variant.artefact
-        names, prompts = read_labels(labels), read_templates(templates)
-        stage("loading weights")
+        names, prompts = read_label_names(labels), read_templates(templates)
+        log("loading weights")
         loaded = load_text(variant, weights_source(weights, checkpoint), seed=seed)
-        made = write_labels(folder, variant, loaded, names, prompts, stage, names=(labels, templates))
+        made = write_labels(folder, variant, loaded, names, prompts, log, names=(labels, templates))
     if as_json:
-        show_json(made)
+        show_json(asdict(made))
         return
-    about = Table(title=f"Labels in {folder}", title_justify="left", show_header=False)
-    about.add_row("labels", f"{made['n']} from {labels}")
-    about.add_row("embeddings", f"{made['n']} x {made['dim']}, {made['files']['text_embeddings.bin']['bytes']:,} bytes")
-    about.add_row("templates", f"{len(prompts)} from {templates}")
-    about.add_row("logit scale", f"{made['logit_scale']:g}")
-    about.add_row("weights", made["weights"]["source"])
-    show(about, *(f"warning: {warning}" for warning in made["warnings"]))
-    if made["weights"]["synthetic"]:
+    written = made.files["text_embeddings.bin"].bytes
+    rows = [
+        ("labels", f"{made.n} from {labels}"),
+        ("embeddings", f"{made.n} x {made.dim}, {written:,} bytes"),
+        ("templates", f"{len(prompts)} from {templates}"),
+        ("logit scale", f"{made.logit_scale:g}"),
+        ("weights", made.weights.source),
+    ]
+    about = table(f"Labels in {folder}", ("", ""), rows, header=False)
+    show(about, *(f"warning: {warning}" for warning in made.warnings))
+    if made.weights.synthetic:
         show("Synthetic weights: these embeddings prove the format and classify nothing.")

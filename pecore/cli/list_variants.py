@@ -5,16 +5,17 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from pecore.cli import app
-from pecore.screen import show, show_json
+from pecore.console import show, show_json, table
+from pecore.precision import PRECISIONS
 
 if TYPE_CHECKING:
-    from convert.variants import Variant
+    from pecore.variants import Variant
 
-BYTES = {"fp16": 2, "int8": 1}
-"""Of a weight."""
+EXAMPLE = "pecore list --json"
+
+SIZED = ("fp16", "int8")
+"""Precisions whose megabytes are shown."""
 
 LEGEND = (
     "first blocks: so many went through the exact, graph, CPU and GPU gates; the fp16 file's correlation on ML Drift.",
@@ -23,25 +24,29 @@ LEGEND = (
 )
 
 
-@app.command("list", epilog="Example:  pecore list --json")
-def list_(as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False) -> None:
+def list_variants(as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False) -> None:
     """The variants that convert, and which gates have been run on them (docs/family.md)."""
-    from convert.variants import VARIANTS
+    from pecore.variants import VARIANTS
 
     measured = json.loads(files("pecore").joinpath("family.json").read_text(encoding="utf-8"))
     facts = [about(v, measured["rows"].get(v.name), measured.get("whole", {}).get(v.name)) for v in VARIANTS]
     if as_json:
         show_json({"variants": facts})
         return
-    table = Table(title="Perception Encoder vision towers", title_justify="left", header_style="bold")
-    for column in ("variant", "parameters", "pixels", "gives", "fp16, MB", "int8, MB", "first blocks", "whole"):
-        table.add_column(column, justify="right" if "MB" in column or column == "parameters" else "left")
-    for fact in facts:
-        sizes = [f"{fact['megabytes'][p]:,.0f}" for p in BYTES]
-        given = f"{fact['output']} {fact['shape']}"
-        row = [fact["variant"], f"{fact['parameters'] / 1e6:,.1f} M", str(fact["pixels"]), given, *sizes]
-        table.add_row(*row, blocks(fact["first_blocks"]), whole(fact["whole"]))
-    show(table, *LEGEND)
+    rows = [
+        (
+            fact["variant"],
+            f"{fact['parameters'] / 1e6:,.1f} M",
+            str(fact["pixels"]),
+            f"{fact['output']} {fact['shape']}",
+            *(f"{fact['megabytes'][p]:,.0f}" for p in SIZED),
+            blocks(fact["first_blocks"]),
+            whole(fact["whole"]),
+        )
+        for fact in facts
+    ]
+    columns = ("variant", ">parameters", "pixels", "gives", ">fp16, MB", ">int8, MB", "first blocks", "whole")
+    show(table("Perception Encoder vision towers", columns, rows), *LEGEND)
 
 
 def about(variant: "Variant", row: Any, converted: Any) -> dict[str, Any]:
@@ -55,7 +60,8 @@ def about(variant: "Variant", row: Any, converted: Any) -> dict[str, Any]:
         "output": variant.output,
         "shape": variant.output_shape,
         "megabytes": {
-            p: (made[p]["bytes"] if p in made else variant.parameters * size) / 1e6 for p, size in BYTES.items()
+            p: (made[p]["bytes"] if p in made else variant.parameters * PRECISIONS[p].bytes_per_weight) / 1e6
+            for p in SIZED
         },
         "first_blocks": row,
         "whole": converted,

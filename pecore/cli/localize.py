@@ -1,6 +1,5 @@
 """pecore localize"""
 
-import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -11,23 +10,24 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pecore.cli import app
 from pecore.cli.options import weights_source, writes
+from pecore.console import progress, show, show_json, table
 from pecore.errors import InputError
-from pecore.screen import readable, show, show_json, working
 
 if TYPE_CHECKING:
+    from pecore.convert.load import WeightsSource
     from pecore.runtime import Arrays, Model
-    from validate.localize import Error, Localization, Row
+    from pecore.validate.localize import Error, Localization, StepErrors
+
+EXAMPLE = "pecore localize out/pe_core_base_224 --save localize.png"
 
 SHOWN_AFTER = 3
 """Steps shown after the first wrong one; what follows is wrong because it was."""
 
 
-@app.command(epilog="Example:  pecore localize out/pe_core_base_224 --save localize.png")
 def localize(
     target: Annotated[str, typer.Argument(help="Any .tflite, a bundle's folder, or a size, which is converted first.")],
-    reference: Annotated[
+    against: Annotated[
         Path | None,
         typer.Option(help="A .tflite of the same conversion to hold the CPU against (the float32 one, say)."),
     ] = None,
@@ -50,53 +50,54 @@ def localize(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")] = False,
 ) -> None:
     """Find the first block, and the step in it, that a backend gets wrong (exit code 1 if there is one)."""
-    with working(verbose) as stage, tempfile.TemporaryDirectory(prefix="pecore-localize-") as folder:
-        stage("starting")
+    with progress(verbose) as log, tempfile.TemporaryDirectory(prefix="pecore-localize-") as folder:
+        log("starting")
+        from pecore.bundle import MANIFEST
         from pecore.runtime import open_model
-        from validate import localize as search
-        from validate.plots import plot_localization
+        from pecore.validate import localize as search
+        from pecore.validate.plots import plot_localization
 
         path, tower, about = Path(target), None, ""
         if not path.exists() and not path.suffix:
-            source = weights_source(weights, checkpoint)
-            path, tower, about = convert_size(target, source, synthetic_amplitude, seed, folder, stage)
-        elif path.is_dir() or (path.parent / "manifest.json").is_file():
-            path, tower, about = from_bundle(path, checkpoint, stage)
+            from pecore.convert.load import WeightsSource
+
+            source = WeightsSource(weights_source(weights, checkpoint), seed, synthetic_amplitude)
+            path, tower, about = convert_size(target, source, folder, log)
+        elif path.is_dir() or (path.parent / MANIFEST).is_file():
+            path, tower, about = from_bundle(path, checkpoint, log)
         model = open_model(path, backend="cpu")
         arrays = sample(model, inputs or reference_of(path), required=inputs is not None)
         held: tuple[str, Any] | None = None
-        if reference:
-            held = reference.name, search.file_reference(reference, arrays)
+        if against:
+            held = against.name, search.file_reference(against, arrays)
         elif tower is not None:
             held = "PyTorch", search.torch_reference(tower, arrays)
         runners = {f"ML Drift {p}": search.gpu_runner(p) for p in ("fp16", "fp32")} if gpu else {}
-        found = search.localize(path, arrays, runners, held, threshold, stage)
+        found = search.localize(path, arrays, runners, held, threshold, log)
         title = f"{path.name}{about}"
     if as_json:
         show_json({"file": path.name, **found.as_dict()})
     else:
         show(*tables(found, title), *sentences(found))
     if save:
-        with working(verbose) as stage:
-            stage("drawing")
-            plot_localization(found, save, readable(title))
+        with progress(verbose) as log:
+            log("drawing")
+            plot_localization(found, save, title)
     raise typer.Exit(0 if found.sound else 1)
 
 
-def convert_size(
-    size: str, source: str | Path, amplitude: float, seed: int, folder: str, stage: Callable[[str], None]
-) -> tuple[Path, Any, str]:
+def convert_size(size: str, source: "WeightsSource", folder: str, log: Callable[[str], None]) -> tuple[Path, Any, str]:
     """The fp16 file that a conversion would make of a size, in `folder`; its tower in PyTorch; what to call it."""
     import torch
 
-    from convert.checkpoint import load
-    from convert.forms import write_files
-    from convert.variants import build_tower, find
-    from pecore.preprocess import preprocess
-    from pecore.room import check_room
-    from rewrites.tower import default_output, rewrite
-    from validate.headroom import fit_scales
-    from validate.photographs import photographs
+    from pecore.convert.load import load_tower
+    from pecore.convert.resources import check_resources
+    from pecore.convert.tflite_files import write_files
+    from pecore.image import preprocess
+    from pecore.rewrites.tower import default_output, rewrite
+    from pecore.validate.headroom import fit_scales
+    from pecore.validate.photographs import photographs
+    from pecore.variants import find
 
     try:
         variant = find(size)
@@ -104,28 +105,24 @@ def convert_size(
         raise InputError(
             f"{size} is neither a file, a bundle's folder nor a size: give one of them, such as B16"
         ) from error
-    check_room(variant.parameters, ("fp16",), Path(folder))
-    stage("loading weights")
-    loaded = load(variant, source, seed=seed, amplitude=amplitude)
-    model = build_tower(variant, loaded.state_dict)
+    check_resources(variant.parameters, ("fp16",), Path(folder))
+    log("loading weights")
+    loaded = load_tower(size, source)
     images = [torch.from_numpy(preprocess(image, variant.image_size)) for _, image in photographs()]
-    stage(f"measuring headroom on {len(images)} photographs")
-    tower = rewrite(model, fit_scales(model, images)[0])
+    log(f"measuring headroom on {len(images)} photographs")
+    tower = rewrite(loaded.model, fit_scales(loaded.model, images)[0])
     path = Path(folder, f"{variant.artefact}_fp16.tflite")
-    write_files(lambda: tower, {"image": images[0]}, {"fp16": path}, default_output(model).names, stage)
-    return path, tower, f", {'SYNTHETIC weights: ' * loaded.synthetic}{loaded.source}"
+    write_files(lambda: tower, {"image": images[0]}, {"fp16": path}, default_output(loaded.model).names, log)
+    return path, tower, _about(loaded.weights)
 
 
-def from_bundle(path: Path, checkpoint: Path | None, stage: Callable[[str], None]) -> tuple[Path, Any, str]:
+def from_bundle(path: Path, checkpoint: Path | None, log: Callable[[str], None]) -> tuple[Path, Any, str]:
     """A file of a bundle (the first, where its folder is given), its tower in PyTorch, and what to call it.
 
     The tower is None where the bundle does not list the file, or its weights are neither synthetic nor given.
     """
-    from convert.forms import FORMS
-    from convert.variants import Variant, build_tower
     from pecore.bundle import open_bundle
-    from pecore.bundle_weights import output_of, weights_of
-    from rewrites.tower import Scales, rewrite
+    from pecore.precision import PRECISIONS
 
     try:
         bundle = open_bundle(path if path.is_dir() else path.parent)
@@ -133,44 +130,47 @@ def from_bundle(path: Path, checkpoint: Path | None, stage: Callable[[str], None
         if path.is_dir():
             raise
         return path, None, ""  # beside someone else's manifest.json
-    manifest = bundle.manifest
     path = bundle.file() if path.is_dir() else path
-    taken, files = manifest["input"], manifest["files"]
-    text = manifest.get("text", {})
-    weights = text["weights"] if path.name in text.get("files", {}) else manifest["weights"]
-    about = f", {'SYNTHETIC weights: ' * weights['synthetic']}{weights['source']}"
-    if path.name not in files or not (weights["synthetic"] or checkpoint):
-        return path, None, about
-    stage("loading weights")
+    vision, text = bundle.vision, bundle.manifest.text
+    origin = text.weights if text and path.name in text.files else vision.weights
+    if path.name not in vision.files or not (origin.synthetic or checkpoint):
+        return path, None, _about(origin)
+    log("loading weights")
+    from pecore.convert.load import bundle_tower
+    from pecore.rewrites import Output, Scales, rewrite
+
     tower = rewrite(
-        build_tower(Variant(**manifest["variant"]), weights_of(bundle, checkpoint).state_dict),
-        Scales(**manifest["scales"]),
-        output=output_of(bundle),
-        input_layout=taken["layout"],
-        input_range=taken["range"],
-        **FORMS[files[path.name]["precision"]].options,
+        bundle_tower(bundle, checkpoint),
+        Scales(**vision.scales),
+        output=Output(**vision.tower_output),
+        input_layout=str(vision.input.layout),
+        input_range=str(vision.input.range),
+        keep_norm_weights=PRECISIONS[str(vision.files[path.name].precision)].keep_norm_weights,
     )
-    return path, tower, about
+    return path, tower, _about(origin)
+
+
+def _about(weights: Any) -> str:
+    return f", {'SYNTHETIC weights: ' * weights.synthetic}{weights.source}"
 
 
 def reference_of(path: Path) -> Path:
     """The samples beside a file: in a bundle the text tower has its own."""
-    from convert.bundle import MANIFEST, TEXT_REFERENCE
-    from validate.reference import REFERENCE
+    from pecore.bundle import REFERENCE, TEXT_REFERENCE, read_manifest
 
     try:
-        text = json.loads((path.parent / MANIFEST).read_text("utf-8"))["text"]["files"]
-    except (OSError, ValueError, LookupError, TypeError):  # no bundle, or one without a text tower
-        text = {}
-    return path.with_name(TEXT_REFERENCE if path.name in text else REFERENCE)
+        text = read_manifest(path.parent).text
+    except InputError:  # no bundle
+        text = None
+    return path.with_name(TEXT_REFERENCE if text and path.name in text.files else REFERENCE)
 
 
 def sample(model: "Model", file: Path, required: bool) -> "Arrays":
     """The first sample of an .npz; without one, a photograph where an input looks like an image, else seeded noise."""
-    from pecore.preprocess import preprocess
-    from validate.gpu_child import noise
-    from validate.photographs import photographs
-    from validate.reference import load_reference
+    from pecore.image import preprocess
+    from pecore.validate.gpu_child import noise
+    from pecore.validate.photographs import photographs
+    from pecore.validate.reference import load_reference
 
     if required or file.is_file():
         return load_reference(file, model.inputs, {})[0][0]
@@ -195,18 +195,20 @@ def tables(found: "Localization", title: str) -> list[Table]:
 
 
 def _table(
-    found: "Localization", rows: Sequence["Row"], title: str, names: Mapping[str, Callable[["Row"], str]]
+    found: "Localization", rows: Sequence["StepErrors"], title: str, names: Mapping[str, Callable[["StepErrors"], str]]
 ) -> Table:
-    out = Table(title=title, title_justify="left", header_style="bold")
-    for name in names:
-        out.add_column(name)
-    out.add_column("largest", justify="right")
-    for what in found.columns.values():
-        out.add_column(what.replace(" against", "\nagainst") + "\ncorrel.   relative channel", no_wrap=True)
-    for row in rows:
-        cells = [_figures(row.errors.get(column), found.threshold) for column in found.columns]
-        out.add_row(*(name(row) for name in names.values()), f"{row.largest:.3g}", *cells)
-    return out
+    headings = [
+        ">" + what.replace(" against", "\nagainst") + "\ncorrel.   relative channel" for what in found.columns.values()
+    ]
+    lines = [
+        [
+            *(name(row) for name in names.values()),
+            f"{row.largest:.3g}",
+            *(_figures(row.errors.get(column), found.threshold) for column in found.columns),
+        ]
+        for row in rows
+    ]
+    return table(title, [*names, ">largest", *headings], lines)
 
 
 def _figures(error: "Error | None", threshold: float) -> str | Text:

@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from pecore.cli import app
 from pecore.cli.inputs import (
     BackendOption,
     BundleOption,
+    EncoderChoice,
     JsonOption,
     TextCheckpointOption,
     ThreadsOption,
@@ -19,10 +18,11 @@ from pecore.cli.inputs import (
     open_encoder,
 )
 from pecore.cli.options import at_least_one, writes
-from pecore.screen import show, show_json, working
+from pecore.console import progress, show, show_json, table
+
+EXAMPLE = 'pecore search pictures.npz "a dog on a beach" --save found.png'
 
 
-@app.command(epilog='Example:  pecore search pictures.npz "a dog on a beach" --save found.png')
 def search(
     index: Annotated[Path, typer.Argument(help="Index that `pecore embed` wrote.")],
     query: Annotated[str, typer.Argument(help="A text, or an image file.")],
@@ -40,20 +40,21 @@ def search(
 ) -> None:
     """Find the images nearest to a text or an image: exact, over the whole index."""
     from pecore.bundle import check_same_space
-    from pecore.contact_sheet import Line, Section, Tile, contact_sheet, save_picture
     from pecore.index import read_index, top_k
+    from pecore.pictures import Line, Section, Tile, contact_sheet, save_picture
 
     kind = modality_of(query, query_type, "--query-type")
     opened = read_index(index)
     made_with = Path(opened.about["bundle"])
     if bundle is None and made_with.is_dir():
         bundle = made_with
-    encoder = open_encoder(bundle, backend, None, verbose, threads=threads, text_checkpoint=text_checkpoint)
+    choice = EncoderChoice(bundle, backend, threads=threads, text_checkpoint=text_checkpoint, needs_text=kind == "text")
+    encoder = open_encoder(choice, verbose)
     check_same_space(opened.about["space"], encoder.bundle, str(index))
-    with working(verbose) as stage:
-        stage("embedding the query")
+    with progress(verbose) as log:
+        log("embedding the query")
         embedding = encoder.embed_image(query) if kind == "image" else encoder.embed_text(query)
-        stage(f"searching {len(opened)} images")
+        log(f"searching {len(opened)} images")
         rows, cosines = top_k(embedding, opened.embeddings, top)
     found = [(opened.paths[row], float(cosine)) for row, cosine in zip(rows[0], cosines[0])]
     if as_json:
@@ -64,17 +65,14 @@ def search(
                 "query": query,
                 "query_type": kind,
                 "backend": backend,
-                "synthetic_weights": encoder.bundle.manifest["weights"]["synthetic"],
+                "synthetic_weights": encoder.bundle.synthetic,
                 "found": [{"path": path, "cosine": cosine} for path, cosine in found],
             }
         )
     else:
-        out = Table(title=f"{query} ({kind}), in {len(opened)} images", title_justify="left", header_style="bold")
-        out.add_column("cosine", justify="right")
-        out.add_column("image", overflow="fold")
-        for path, cosine in found:
-            out.add_row(f"{cosine:.4f}", path)
-        show(out, *notes(encoder.bundle))
+        title = f"{query} ({kind}), in {len(opened)} images"
+        cells = [(f"{cosine:.4f}", path) for path, cosine in found]
+        show(table(title, (">cosine", "image"), cells), *notes(encoder.bundle))
     if save:
         asked = Tile(query, [Line("the query")]) if kind == "image" else Tile(None, [Line("the query")], query)
         tiles = [Tile(path, [Line(f"{cosine:.4f}  {Path(path).name}")]) for path, cosine in found]

@@ -1,15 +1,20 @@
 """pecore validate"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pecore.cli import app
-from pecore.screen import show, show_json, working
+from pecore.cli.gates_table import gates_table
+from pecore.console import progress, show, show_json
+from pecore.extras import missing_extra
+
+if TYPE_CHECKING:
+    from pecore.validate.bundle import LoadTower
+
+EXAMPLE = "pecore validate out/pe_core_base_224"
 
 
-@app.command(epilog="Example:  pecore validate out/pe_core_base_224")
 def validate(
     path: Annotated[Path, typer.Argument(help="A bundle's folder, or any .tflite.")],
     reference: Annotated[
@@ -22,29 +27,43 @@ def validate(
     require_gpu: Annotated[bool, typer.Option("--require-gpu", help="No adapter is a failure.")] = False,
     device_report: Annotated[
         Path | None,
-        typer.Option(help="What the app's or the web page's self-test shared: judge that, and keep it in the card."),
+        typer.Option(help="What the app's or the web page's self-test shared: check that, and keep it in the card."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")] = False,
 ) -> None:
     """Run the gates on what exists: a bundle, or a .tflite of your own (exit code 1 if one fails)."""
-    with working(verbose) as stage:
-        stage("starting")
-        from pecore.validation import Options, judge_device
-        from pecore.validation import validate as run
-        from validate.report import as_json as report
-        from validate.report import failed, table
-        from validate.rules import runtimes
+    with progress(verbose) as log:
+        log("starting")
+        from pecore.validate.bundle import ValidationOptions, check_device_report
+        from pecore.validate.bundle import validate as run
+        from pecore.validate.checks import failed
+        from pecore.validate.report import as_json as report
+        from pecore.validate.rules import runtimes
 
-        options = Options(
+        options = ValidationOptions(
             runtime=runtime or runtimes()[-1],
             gpu="require" if require_gpu else "auto" if gpu else "skip",
             reference=reference,
             checkpoint=checkpoint,
         )
-        checks = judge_device(path, device_report) if device_report else run(path, options, stage)
+        if device_report:
+            checks = check_device_report(path, device_report)
+        else:
+            checks = run(path, options, _load_tower(), log)
     if as_json:
         show_json(report(checks, name=path.name, runtime_rules=options.runtime))
     else:
-        show(table(checks, f"Gates of {path}"))
+        show(gates_table(checks, f"Gates of {path}"))
     raise typer.Exit(1 if failed(checks) else 0)
+
+
+def _load_tower() -> "LoadTower | None":
+    """How gates 1 and 5 get the weights; None without the `convert` extra, where they are skipped."""
+    try:
+        from pecore.convert.load import bundle_tower
+    except ImportError as error:
+        if missing_extra(error):
+            return None
+        raise
+    return bundle_tower

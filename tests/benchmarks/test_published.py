@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.published import PublishedTower
-from convert.export import export_tflite
-from convert.synthetic import synthetic_state_dict
-from convert.variants import build_tower
-from pecore.preprocess import preprocess
-from validate.graph import op_counts, read_graph
-from validate.rules import check
+from pecore.convert.export import export_tflite
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower
+from pecore.image import preprocess
+from pecore.validate.graph import op_counts, read_graph
+from pecore.validate.rules import check
 
 
 @pytest.mark.parametrize("size", ["T16", "B16", "G14"])

@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from convert.checkpoint import CLIP_FILE, VISION_FILE, fetch, head_size, load, read_tensors
-from convert.synthetic import synthetic_state_dict
-from convert.variants import build_tower, find, resized
+from pecore.convert.checkpoint import CLIP_FILE, VISION_FILE, fetch, head_size, load, read_tensors
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower
 from pecore.errors import InputError
+from pecore.variants import find, resized
 
 T16 = find("T16")
 SMALL = replace(T16, depth=2, image_size=64)
@@ -182,8 +183,8 @@ def test_offline_takes_the_cache_or_says_what_to_do(tmp_path: Path) -> None:
     (repo / "snapshots" / "c0ffee").mkdir(parents=True)
     save_file(synthetic_state_dict(T16), repo / "snapshots" / "c0ffee" / VISION_FILE)
     script = """
-from convert.checkpoint import load
-from convert.variants import find
+from pecore.convert.checkpoint import load
+from pecore.variants import find
 from pecore.errors import InputError
 print(load(find("T16")).source)
 try:

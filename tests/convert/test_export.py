@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from convert.export import export_tflite
-from convert.quantize import quantize
-from convert.synthetic import synthetic_state_dict
-from convert.variants import build_tower
+from pecore.convert.export import export_tflite
+from pecore.convert.quantize import quantize
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower
+from pecore.rewrites.tower import rewrite
 from pecore.runtime import open_model
-from rewrites.tower import rewrite
-from validate.graph import max_rank, op_counts, read_graph
-from validate.rules import check, runtimes
+from pecore.validate.graph import max_rank, op_counts, read_graph
+from pecore.validate.rules import check, runtimes
 
 # Per graph, and per block of it: fp16 adds the DEQUANTIZE of each weight matrix and table.
 STEM_AND_TAIL = {"fp32": 43, "fp16": 50, "int8": 43}

@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convert.checkpoint import load
-from convert.export import export_tflite
-from convert.variants import Variant, build_tower, find
-from pecore.preprocess import preprocess
+from pecore.convert.checkpoint import load
+from pecore.convert.export import export_tflite
+from pecore.convert.towers import build_tower
+from pecore.image import preprocess
+from pecore.rewrites.tower import rewrite
 from pecore.runtime import open_model
-from rewrites.tower import rewrite
+from pecore.variants import Variant, find
 
 State = dict[str, Tensor]
 EPS = 1e-5

@@ -3,9 +3,10 @@
 import json
 
 import pytest
+from pecore.convert.parts import carry_over
 
-from convert import bundle
-from convert.parts import carry_over
+from pecore import bundle
+from pecore.files import sha256
 
 SYNTHETIC = {"kind": "synthetic", "synthetic": True, "seed": 0, "source": "synthetic, seed 0", "fingerprint": None}
 
@@ -15,7 +16,7 @@ def old(tmp_path):
     folder = tmp_path / "old"
     folder.mkdir()
     (folder / "labels.txt").write_text("cat\n")
-    labels = {"files": {"labels.txt": {"sha256": bundle.sha256(folder / "labels.txt")}}, "weights": SYNTHETIC}
+    labels = {"files": {"labels.txt": {"sha256": sha256(folder / "labels.txt")}}, "weights": SYNTHETIC}
     manifest = {"variant": {"size": "B16"}, "labels": labels, "logit_scale": 90.0, "prompt_templates": ["a {}"]}
     (folder / bundle.MANIFEST).write_text(json.dumps(manifest))
     return folder

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from convert.quantize import PRECISIONS, quantize, recipe
+from pecore.convert.quantize import PRECISIONS, quantize, recipe
 from pecore.errors import InputError
-from validate.gates import cpu_gate
-from validate.graph import Graph, constant_bytes, read_graph
+from pecore.validate.gates import cpu_gate
+from pecore.validate.graph import Graph, constant_bytes, read_graph
 
 
 def _weights(graph: Graph) -> list:

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from skimage import data
 
-from convert.synthetic import massive_channels, normal, synthetic_state_dict
-from convert.variants import VARIANTS, Variant, build_tower, find, tower_shapes
+from pecore.convert.synthetic import massive_channels, normal, synthetic_state_dict
+from pecore.convert.towers import build_tower, tower_shapes
 from pecore.errors import InputError
-from pecore.preprocess import preprocess
+from pecore.image import preprocess
+from pecore.variants import VARIANTS, Variant, find
 
 TINY = replace(find("T16"), depth=2, image_size=64)
 FOUR = replace(find("B16"), depth=4)

@@ -7,12 +7,13 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from pecore.convert.text_pipeline import PROMPTS, max_difference
 from safetensors.torch import save_file
 
-from convert.checkpoint import CLIP_FILE
-from convert.fingerprint import fingerprint, mismatch
-from convert.synthetic import synthetic_state_dict
-from convert.text_tower import (
+from pecore.convert.checkpoint import CLIP_FILE
+from pecore.convert.fingerprint import fingerprint, mismatch
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.text_tower import (
     build_text_tower,
     encode_ids,
     load_text,
@@ -20,11 +21,10 @@ from convert.text_tower import (
     text_config,
     tokenizer,
 )
-from convert.variants import VARIANTS, find
 from pecore.errors import InputError
-from pecore.text_conversion import PROMPTS, max_difference
-from rewrites.text import EndPool, MaskedSoftmax, rewrite_text
-from rewrites.tower import Scales, UnsupportedTowerError
+from pecore.rewrites.text import EndPool, MaskedSoftmax, rewrite_text
+from pecore.rewrites.tower import Scales, UnsupportedTowerError
+from pecore.variants import VARIANTS, find
 
 B16 = replace(find("B16"), depth=1, image_size=32)
 SMALL = replace(text_config(find("B16")), layers=2, width=64, heads=2)

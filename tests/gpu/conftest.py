@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from convert.export import export_tflite
-from validate.gpu import NO_ADAPTER_REMEDY, Adapter, probe
+from pecore.convert.export import export_tflite
+from pecore.validate.gpu import NO_ADAPTER_REMEDY, Adapter, probe
 
 Convert = Callable[[str, torch.nn.Module, torch.Tensor], Path]
 

@@ -5,14 +5,15 @@ import dataclasses
 import pytest
 import torch
 
-from convert.forms import write_fp16
-from convert.synthetic import synthetic_state_dict
-from convert.variants import build_tower, find
-from pecore.preprocess import preprocess
-from validate.ablation import RIGHT, Point, ablate, choose_rows, passed
-from validate.gpu import Verdict
-from validate.originals import ROWS, Row
-from validate.photographs import photographs
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.tflite_files import write_fp16
+from pecore.convert.towers import build_tower
+from pecore.image import preprocess
+from pecore.validate.ablation import RIGHT, Point, ablate, choose_rows, passed
+from pecore.validate.ablation_variants import ROWS, Row
+from pecore.validate.gpu import Verdict
+from pecore.validate.photographs import photographs
+from pecore.variants import find
 
 pytestmark = pytest.mark.gpu
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from convert.export import export_tflite
-from convert.quantize import quantize
-from convert.timm_tower import reduced, spread
-from pecore.preprocess import preprocess
+from pecore.convert.export import export_tflite
+from pecore.convert.quantize import quantize
+from pecore.convert.timm_tower import reduced, spread
+from pecore.image import preprocess
+from pecore.rewrites import Output, rewrite
 from pecore.runtime import open_model
-from rewrites import Output, rewrite
-from validate import gates, headroom
-from validate.photographs import photographs
+from pecore.validate import gates, headroom
+from pecore.validate.photographs import photographs
 
 pytestmark = pytest.mark.gpu
 

@@ -8,16 +8,17 @@ import pytest
 import timm
 import torch
 
-from convert.export import export_tflite
-from convert.quantize import quantize
-from convert.synthetic import synthetic_state_dict
-from convert.variants import build_tower, find, resized
-from pecore.preprocess import preprocess
+from pecore.convert.export import export_tflite
+from pecore.convert.quantize import quantize
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower
+from pecore.image import preprocess
+from pecore.rewrites import Output, rewrite
+from pecore.rewrites.tower import default_output
 from pecore.runtime import open_model
-from rewrites import Output, rewrite
-from rewrites.tower import default_output
-from validate import gates, headroom
-from validate.photographs import photographs
+from pecore.validate import gates, headroom
+from pecore.validate.photographs import photographs
+from pecore.variants import find, resized
 
 pytestmark = pytest.mark.gpu
 

@@ -19,7 +19,7 @@ from skimage.transform import resize
 
 from pecore.errors import InputError
 from pecore.runtime import open_model
-from validate.gpu import Adapter, RefusedOp, Verdict, run_on_gpu
+from pecore.validate.gpu import Adapter, RefusedOp, Verdict, run_on_gpu
 
 pytestmark = pytest.mark.gpu
 
@@ -62,7 +62,7 @@ def refused_ops(run) -> set[str]:
 # fp32: both sides sum a few hundred products in another order. fp16 has 11 bits of mantissa, and the outputs are < 1.
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp16", 5e-3)])
 def test_fully_resident_and_right(stem, photos, adapter: Adapter, capfd, precision, tolerance):
-    run = run_on_gpu(stem, photos, precision=precision)
+    run = run_on_gpu(stem, photos, compute=precision)
     assert run.verdict is Verdict.RAN, run.detail
     assert (run.ops_on_gpu, run.refused, run.adapter) == (run.ops, (), adapter)
     assert run.ops > 5
@@ -76,7 +76,7 @@ def test_fully_resident_and_right(stem, photos, adapter: Adapter, capfd, precisi
 
 
 def test_default_precision_is_not_fp32(stem, photos):
-    default, full = run_on_gpu(stem, photos[:1]), run_on_gpu(stem, photos[:1], precision="fp32")
+    default, full = run_on_gpu(stem, photos[:1]), run_on_gpu(stem, photos[:1], compute="fp32")
     assert np.abs(default.outputs[0]["embedding"] - full.outputs[0]["embedding"]).max() > 1e-6
 
 
@@ -163,9 +163,9 @@ def test_a_crash_in_the_delegate_is_a_verdict(convert):
 
 def test_outputs_that_are_the_cpus_to_the_last_bit_did_not_come_from_the_gpu(stem, photos):
     cpu = open_model(stem)
-    honest = run_on_gpu(stem, photos, precision="fp32", cpu_outputs=[cpu.run(arrays) for arrays in photos])
+    honest = run_on_gpu(stem, photos, compute="fp32", cpu_outputs=[cpu.run(arrays) for arrays in photos])
     assert honest.verdict is Verdict.RAN
-    fallback = run_on_gpu(stem, photos, precision="fp32", cpu_outputs=honest.outputs)
+    fallback = run_on_gpu(stem, photos, compute="fp32", cpu_outputs=honest.outputs)
     assert fallback.verdict is Verdict.NOT_ON_GPU
     assert fallback.outputs, "a caller may want to look at them"
 

@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from convert.synthetic import synthetic_state_dict
-from convert.variants import build_tower, find
-from pecore.preprocess import preprocess
-from rewrites.tower import Scales, rewrite
-from validate.expose import expose
-from validate.graph import read_graph
-from validate.localize import Localization, cpu_runner, gpu_runner, localize, torch_reference
-from validate.photographs import photographs
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower
+from pecore.image import preprocess
+from pecore.rewrites.tower import Scales, rewrite
+from pecore.validate.expose_tensors import expose
+from pecore.validate.graph import read_graph
+from pecore.validate.localize import Localization, cpu_runner, gpu_runner, localize, torch_reference
+from pecore.validate.photographs import photographs
+from pecore.variants import find
 
 pytestmark = pytest.mark.gpu
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from convert.text_tower import load_text, text_config
-from convert.variants import find
-from pecore.text_conversion import TextOptions, convert_text
+from pecore.convert.pipeline import GateOptions, convert_text
+from pecore.convert.text_tower import load_text, text_config
+from pecore.variants import find
 
 pytestmark = pytest.mark.gpu
 
@@ -17,7 +17,7 @@ SMALL = replace(text_config(T16), layers=2)
 
 def test_int8_is_resident(tmp_path: Path) -> None:
     weights = load_text(T16, "synthetic", config=SMALL)
-    result = convert_text(T16, weights, tmp_path / "b", TextOptions(gpu="require"), config=SMALL)
+    result = convert_text(T16, weights, tmp_path / "b", GateOptions(gpu="require"), config=SMALL)
     on_gpu = [c for c in result.checks if c.gate == "gpu"]
     assert [c.outcome for c in on_gpu] == ["passed", "passed"], [c.detail for c in on_gpu]
     assert all(c.figures["ops_on_gpu"] == c.figures["ops"] > 0 for c in on_gpu)
@@ -25,7 +25,7 @@ def test_int8_is_resident(tmp_path: Path) -> None:
 
 def test_an_fp16_table_is_refused_and_reported(tmp_path: Path) -> None:
     weights = load_text(T16, "synthetic", config=SMALL)
-    result = convert_text(T16, weights, tmp_path / "b", TextOptions(("fp16",)), config=SMALL)
+    result = convert_text(T16, weights, tmp_path / "b", GateOptions(("fp16",)), config=SMALL)
     assert result.passed
     (on_gpu,) = [c for c in result.checks if c.gate == "gpu"]
     assert on_gpu.outcome == "skipped"

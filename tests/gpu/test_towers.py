@@ -6,16 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from convert.checkpoint import load
-from convert.export import export_tflite
-from convert.quantize import quantize
-from convert.variants import build_tower, find
-from pecore.preprocess import preprocess
+from pecore.convert.checkpoint import load
+from pecore.convert.export import export_tflite
+from pecore.convert.quantize import quantize
+from pecore.convert.towers import build_tower
+from pecore.image import preprocess
+from pecore.rewrites.tower import rewrite
 from pecore.runtime import open_model
-from rewrites.tower import rewrite
-from validate import gates, headroom
-from validate.gates import Check
-from validate.photographs import photographs
+from pecore.validate import gates, headroom
+from pecore.validate.gates import Check
+from pecore.validate.photographs import photographs
+from pecore.variants import find
 
 pytestmark = pytest.mark.gpu
 

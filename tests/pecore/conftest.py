@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from convert.checkpoint import load
-from convert.labels import write_labels
-from convert.text_tower import TextConfig, load_text, text_config
-from convert.variants import Variant, find
-from pecore import conversion
+from pecore.convert import pipeline
+from pecore.convert.checkpoint import load
+from pecore.convert.label_embeddings import write_labels
+from pecore.convert.pipeline import GateOptions, convert_text
+from pecore.convert.text_tower import TextConfig, load_text, text_config
 from pecore.encoder import PerceptionEncoder
-from pecore.text_conversion import TextOptions, convert_text
+from pecore.variants import Variant, find
 
 TINY = replace(find("T16"), depth=1, image_size=64)
 LABELS = ["cat", "dog", "rocket", "astronaut", "cup of coffee", "red panda"]
@@ -35,10 +35,10 @@ def tiny_text_config() -> TextConfig:
 def tiny_bundle(tiny_text_config: TextConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With labels, without a text `.tflite`. Not to be written to."""
     folder = tmp_path_factory.mktemp("tiny") / "bundle"
-    options = conversion.Options(precisions=("fp16", "int8"), gpu="skip")
-    assert conversion.convert(TINY, load(TINY, "synthetic"), folder, options, lambda stage: None).passed
+    options = pipeline.VisionOptions(precisions=("fp16", "int8"), gpu="skip")
+    assert pipeline.convert(TINY, load(TINY, "synthetic"), folder, options, lambda line: None).passed
     weights = load_text(TINY, "synthetic", config=tiny_text_config)
-    write_labels(folder, TINY, weights, LABELS, ["a photo of a {}."], lambda stage: None, config=tiny_text_config)
+    write_labels(folder, TINY, weights, LABELS, ["a photo of a {}."], lambda line: None, config=tiny_text_config)
     return folder
 
 
@@ -47,8 +47,8 @@ def text_section(tiny_text_config: TextConfig, tmp_path_factory: pytest.TempPath
     """A folder with the text tower's `.tflite` alone."""
     folder = tmp_path_factory.mktemp("text") / "bundle"
     weights = load_text(TINY, "synthetic", config=tiny_text_config)
-    options = TextOptions(("fp32",), gpu="skip")
-    assert convert_text(TINY, weights, folder, options, lambda stage: None, tiny_text_config).passed
+    options = GateOptions(("fp32",), gpu="skip")
+    assert convert_text(TINY, weights, folder, options, lambda line: None, tiny_text_config).passed
     return folder
 
 

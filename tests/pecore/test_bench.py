@@ -11,18 +11,20 @@ import pytest
 import torch
 from skimage import data
 
-from convert.checkpoint import load
-from convert.variants import Variant, build_tower
-from pecore import contenders, gpu_times
 from pecore.cli import main
+from pecore.convert import baselines as contenders
+from pecore.convert.checkpoint import load
+from pecore.convert.towers import build_tower
 from pecore.errors import InputError
-from pecore.graph_facts import facts
-from pecore.preprocess import preprocess
+from pecore.image import preprocess
 from pecore.runtime import open_model
-from validate.gpu import Adapter, GpuRun, Verdict
-from validate.graph import read_graph
-from validate.originals import Untouched
-from validate.parity import compare
+from pecore.validate import gpu_times
+from pecore.validate.ablation_variants import TimmTower
+from pecore.validate.gpu import Adapter, GpuRun, Verdict
+from pecore.validate.graph import read_graph
+from pecore.validate.parity import compare
+from pecore.validate.rules import graph_facts as facts
+from pecore.variants import Variant
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ def test_facts_count_each_tensor_once(tiny_bundle: Path) -> None:
 
 @pytest.fixture(scope="module")
 def reference(tiny_variant: Variant) -> torch.nn.Module:
-    return Untouched(build_tower(tiny_variant, load(tiny_variant, "synthetic").state_dict), torch.float32).eval()
+    return TimmTower(build_tower(tiny_variant, load(tiny_variant, "synthetic").state_dict), torch.float32).eval()
 
 
 @pytest.fixture(scope="module")

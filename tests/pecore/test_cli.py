@@ -15,12 +15,12 @@ import pytest
 import torch
 from rich.table import Table
 
-from convert import variants
+from pecore import variants
 from pecore.cli import main
-from pecore.conversion import Result
+from pecore.console import show, working
+from pecore.convert.pipeline import Result
 from pecore.errors import InputError
-from pecore.screen import show, working
-from validate import gates
+from pecore.validate import gates
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str, str]]
@@ -241,7 +241,7 @@ def test_hub_out_of_reach(tmp_path: Path) -> None:
 
 TINY = """
 import dataclasses, sys
-from convert import variants
+from pecore import variants
 variants.VARIANTS = tuple(dataclasses.replace(v, depth=1, image_size=64) for v in variants.VARIANTS)
 from pecore.cli import main
 main(sys.argv[1:])

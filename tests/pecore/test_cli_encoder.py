@@ -151,7 +151,7 @@ def test_what_was_found_is_printed_though_the_picture_fails(run, index, dataset,
         (("classify", photo, "--bundle", tiny_bundle), "probability"),
         (("search", index, photo), "1.0000"),
         (("cluster", index, "--k", "2"), "most typical"),
-        (("evaluate", "--dataset", dataset, "--bundle", tiny_bundle, "--no-reference", "--limit", "4"), "top-1"),
+        (("evaluate", "--dataset", dataset, "--bundle", tiny_bundle, "--no-pytorch", "--limit", "4"), "top-1"),
     ):
         code, stdout, stderr = run(*arguments, "--save", tmp_path / "a.png")
         assert code == 2, arguments
@@ -181,7 +181,7 @@ def test_a_name_that_is_not_utf_8(run, dataset, tiny_bundle, tmp_path):
         assert r"\udcff.png" in "".join(stdout.split())
         assert "[b]:cat:.png" in "".join(stdout.split())
     folder = shutil.copytree(dataset, tmp_path / os.fsdecode(b"\xff"))
-    options = ("--no-reference", "--precision", "int8", "--save", picture)
+    options = ("--no-pytorch", "--precision", "int8", "--save", picture)
     assert run("evaluate", "--dataset", folder, *bundle, *options)[0] == 0
     code, stdout, _ = run("search", out, names[0], "--top", "1", "--json")
     assert (code, json.loads(stdout)["query"]) == (0, str(names[0]))
@@ -279,7 +279,7 @@ def test_evaluate(run, photos, tiny_bundle, tmp_path):
     assert facts["towers"][1]["agreement"] == 1
     assert plot.read_bytes()[:4] == b"\x89PNG"
     (photos / "cat" / "broken.jpg").unlink()
-    options = ("--precision", "int8", "--no-reference", "--limit", "5")
+    options = ("--precision", "int8", "--no-pytorch", "--limit", "5")
     code, stdout, _ = run("evaluate", "--dataset", photos, "--bundle", tiny_bundle, *options)
     assert code == 0
     assert "5 images of 4 classes, among 6 labels" in stdout
@@ -294,7 +294,7 @@ def test_help_shows_an_example(verb, run):
 
 
 def test_a_sheet_survives_what_it_can_t_draw(tmp_path):
-    from pecore.contact_sheet import Line, Section, Tile, contact_sheet
+    from pecore.pictures import Line, Section, Tile, contact_sheet
 
     tiles = [Tile(Path("gone.jpg"), [Line("x" * 200, 0.5)]), Tile(None, [Line("", 0)], "a text")]
     sheet = contact_sheet([Section("heading", tiles), Section("nothing here", [])])

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from convert.text_tower import text_config
-from convert.variants import find
 from pecore.cli import main
-from pecore.labels import read_labels
+from pecore.convert.text_tower import text_config
+from pecore.labels import load_label_set
+from pecore.variants import find
 
 SMALL = replace(text_config(find("T16")), layers=1, width=32, heads=1)
 COMMAND = ["labels", "--size", "T16", "--weights", "synthetic", "--templates", "simple"]
@@ -36,7 +36,7 @@ def test_labels_of_a_file(capfd: pytest.CaptureFixture[str]) -> None:
     assert "warning: 'Cat' is there twice" in out
     assert "Synthetic weights: these embeddings prove the format and classify nothing." in out
     assert "embedded 3 of 3 labels x 7 templates" in err
-    labels = read_labels("b")
+    labels = load_label_set("b")
     assert labels.labels == ("cat", "dog", "Cat")
     assert labels.embeddings.shape == (3, 512)
     assert (labels.embeddings[0] == labels.embeddings[2]).all()
@@ -48,7 +48,7 @@ def test_imagenet_into_the_default_folder_as_json(capfd: pytest.CaptureFixture[s
     made = json.loads(out)
     assert (made["n"], made["label_source"], made["template_source"]) == (1000, "imagenet", "simple")
     assert made["weights"]["seed"] == 2
-    assert read_labels(Path("out") / "pe_core_tiny_384").labels[0] == "tench"
+    assert load_label_set(Path("out") / "pe_core_tiny_384").labels[0] == "tench"
     assert err.count("embedded") <= 10
 
 

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from convert.variants import VARIANTS
 from pecore.cli import main
+from pecore.variants import VARIANTS
 
 
 def run(capfd, *args):

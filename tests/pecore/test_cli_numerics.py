@@ -12,14 +12,15 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from convert.checkpoint import load
-from convert.export import export_tflite
-from convert.synthetic import synthetic_state_dict
-from convert.variants import build_tower, find
-from pecore import conversion
 from pecore.cli import main
-from rewrites.tower import Scales, rewrite
-from validate.graph import read_graph
+from pecore.convert import pipeline
+from pecore.convert.checkpoint import load
+from pecore.convert.export import export_tflite
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower
+from pecore.rewrites.tower import Scales, rewrite
+from pecore.validate.graph import read_graph
+from pecore.variants import find
 
 Run = Callable[..., tuple[int, str, str]]
 TINY = dataclasses.replace(find("T16"), depth=2, image_size=64)
@@ -144,7 +145,7 @@ def made(tmp_path_factory) -> Path:
     manifest = {
         "variant": dataclasses.asdict(TINY),
         "scales": dataclasses.asdict(scales),
-        "weights": conversion.about_weights(weights),
+        "weights": pipeline.about_weights(weights),
         "input": {"layout": "nchw", "range": "-1..1"},
         "tower_output": {"kind": "embedding"},
         "files": {"manifest.txt": {}, "tiny_fp32.tflite": {"precision": "fp32"}},

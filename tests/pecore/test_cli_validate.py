@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from pecore.cli import main
-from pecore.validation import Options, validate
-from validate import gates
-from validate.gates import Check
+from pecore.validate import gates
+from pecore.validate.bundle import Options, validate
+from pecore.validate.gates import Check
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -74,7 +74,7 @@ def test_what_the_gpu_refuses_of_a_text_tower_is_reported_only(
         return replace(check, outcome="failed", detail="55 findings") if "_text_" in path.name else check
 
     monkeypatch.setattr(gates, "graph_gate", refused)
-    found = {(c.gate, "_text_" in c.subject): c for c in validate(folder, Options(gpu="skip"), lambda stage: None)}
+    found = {(c.gate, "_text_" in c.subject): c for c in validate(folder, Options(gpu="skip"), lambda line: None)}
     assert found["graph", True].outcome == "skipped"
     assert found["graph", True].detail == "reported only, this tower is for the CPU: 55 findings"
     assert (found["cpu", True].outcome, found["graph", False].outcome) == ("passed", "passed")

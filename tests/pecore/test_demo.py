@@ -12,7 +12,7 @@ import pytest
 from pecore import web_server
 from pecore.cli import main
 from pecore.errors import InputError
-from pecore.web_server import HEADERS, WEB_DEMO, find_site, make_server
+from pecore.server.page import HEADERS, WEB_DEMO, find_site, make_server
 
 
 @pytest.fixture

@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from convert.checkpoint import load
-from convert.labels import write_labels
-from convert.text_tower import build_text_tower, load_text, tokenizer
-from convert.variants import build_tower
 from pecore.bundle import check_same_space, only_bundle, open_bundle
+from pecore.convert.checkpoint import load
+from pecore.convert.label_embeddings import write_labels
+from pecore.convert.text_tower import build_text_tower, load_text, tokenizer
+from pecore.convert.towers import build_tower
 from pecore.encoder import PerceptionEncoder, rank
 from pecore.errors import GateError, InputError
+from pecore.image import preprocess
 from pecore.labels import LabelSet
-from pecore.preprocess import preprocess
 from pecore.runtime import open_model
 
 TEXTS = ["a cat", "two dogs on a beach", "", "lots of words " * 30]
@@ -108,13 +108,13 @@ def test_a_batch_is_filled_up(encoder, photos, monkeypatch):
 
 
 def test_precisions_and_backend(tiny_bundle, encoder, photos):
-    int8 = PerceptionEncoder(tiny_bundle, precision="int8")
+    int8 = PerceptionEncoder(tiny_bundle, weights="int8")
     assert int8.file.name == "pe_core_tiny_384_int8.tflite"
     assert encoder.file.name == "pe_core_tiny_384_fp16.tflite"
     cosine = float(int8.embed_image(photos[0])[0] @ encoder.embed_image(photos[0])[0])
     assert 0.99 < cosine < 0.999999
     with pytest.raises(InputError, match=r"no fp32 \.tflite \(it has fp16, int8\)"):
-        PerceptionEncoder(tiny_bundle, precision="fp32")
+        PerceptionEncoder(tiny_bundle, weights="fp32")
     with pytest.raises(InputError, match="'tpu' is no backend"):
         PerceptionEncoder(tiny_bundle, backend="tpu")
 

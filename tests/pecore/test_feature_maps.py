@@ -7,14 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from convert.checkpoint import load
-from convert.variants import build_tower, find
-from pecore import conversion
 from pecore.cli import main
+from pecore.convert import pipeline
+from pecore.convert.checkpoint import load
+from pecore.convert.towers import build_tower
 from pecore.encoder import PerceptionEncoder
 from pecore.errors import InputError
 from pecore.feature_maps import GAP, SIDE, colours, sheet
-from pecore.preprocess import preprocess
+from pecore.image import preprocess
+from pecore.variants import find
 
 
 def run(capfd, *args):
@@ -28,9 +29,9 @@ def run(capfd, *args):
 def bundle(tmp_path_factory):
     """A spatial tower of one block, channels last: the layout that `features` turns around."""
     variant = dataclasses.replace(find("spatial-T16"), depth=1, image_size=64)
-    options = conversion.Options(precisions=("fp32",), gpu="skip", input_layout="nhwc")
+    options = pipeline.VisionOptions(precisions=("fp32",), gpu="skip", input_layout="nhwc")
     target = tmp_path_factory.mktemp("out") / variant.artefact
-    return conversion.convert(variant, load(variant, "synthetic"), target, options, lambda stage: None)
+    return pipeline.convert(variant, load(variant, "synthetic"), target, options, lambda line: None)
 
 
 def test_a_photograph_s_features_are_timm_s(bundle, shots):
@@ -120,7 +121,7 @@ def test_what_wants_embeddings_refuses_a_bundle_of_features(bundle, shots, tmp_p
         encoder.embed_pixels(encoder.prepare(shots[0]))
     for arguments in (
         ("classify", tmp_path),
-        ("evaluate", "--no-reference", "--dataset", tmp_path / "nowhere"),  # refused before it is looked at
+        ("evaluate", "--no-pytorch", "--dataset", tmp_path / "nowhere"),  # refused before it is looked at
         ("embed", tmp_path, "--out", tmp_path / "x.npz"),
     ):
         code, out, err = run(capfd, *arguments, "--bundle", bundle.folder)

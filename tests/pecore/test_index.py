@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pecore.clustering import cluster
+from pecore.cluster import cluster
 from pecore.errors import InputError
-from pecore.image_files import find_images
+from pecore.image import find_images
 from pecore.index import read_index, top_k, write_index
 from pecore.indexing import build_index
 

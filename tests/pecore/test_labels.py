@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convert.bundle import sha256
-from convert.labels import write_labels
-from convert.text_tower import load_text, text_config
-from convert.variants import find
+from pecore.convert.label_embeddings import write_labels
+from pecore.convert.staging import sha256
+from pecore.convert.text_tower import load_text, text_config
 from pecore.errors import InputError
-from pecore.labels import read_labels
+from pecore.labels import load_label_set
+from pecore.variants import find
 
 B16 = find("B16")
 SMALL = replace(text_config(B16), layers=1, width=32, heads=1, output_dim=16)
@@ -34,7 +34,7 @@ def change(folder: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def test_what_was_written_is_read(folder: Path) -> None:
-    labels = read_labels(folder)
+    labels = load_label_set(folder)
     assert labels.labels == tuple(LABELS)
     assert labels.embeddings.shape == (3, 16)
     assert labels.embeddings.dtype == np.float32
@@ -47,17 +47,17 @@ def test_what_was_written_is_read(folder: Path) -> None:
 
 def test_no_labels(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no bundle"):
-        read_labels(tmp_path)
+        load_label_set(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": 1}')
     with pytest.raises(InputError, match=r"holds no labels; make some with `pecore labels"):
-        read_labels(tmp_path)
+        load_label_set(tmp_path)
 
 
 @pytest.mark.parametrize("manifest", ["{", "[]", '{"labels": {"n": 3}}', '{"labels": [1]}'])
 def test_a_damaged_manifest(manifest: str, folder: Path) -> None:
     (folder / "manifest.json").write_text(manifest)
     with pytest.raises(InputError, match=r"manifest\.json can't be used"):
-        read_labels(folder)
+        load_label_set(folder)
 
 
 def rewritten(rows: np.ndarray, n: int | None = None, dim: int | None = None) -> bytes:
@@ -87,10 +87,10 @@ def test_embeddings_that_do_not_hold(data: bytes, said: str, folder: Path) -> No
     file = folder / "text_embeddings.bin"
     file.write_bytes(data)
     with pytest.raises(InputError, match="sha256 differs"):
-        read_labels(folder)
+        load_label_set(folder)
     change(folder, lambda m: m["labels"]["files"][file.name].update(sha256=sha256(file)))
     with pytest.raises(InputError, match=said):
-        read_labels(folder)
+        load_label_set(folder)
 
 
 def test_another_number_of_labels(folder: Path) -> None:
@@ -98,19 +98,19 @@ def test_another_number_of_labels(folder: Path) -> None:
     file.write_text("cat\ndog\n")
     change(folder, lambda m: m["labels"]["files"][file.name].update(sha256=sha256(file)))
     with pytest.raises(InputError, match="3 rows of 16 and 2 labels"):
-        read_labels(folder)
+        load_label_set(folder)
     file.unlink()
     with pytest.raises(InputError, match=r"labels\.txt can't be used, it can't be read"):
-        read_labels(folder)
+        load_label_set(folder)
 
 
 def test_a_bundle_of_the_same_checkpoint(folder: Path) -> None:
     change(folder, lambda m: m.update(weights=VISION))
-    assert len(read_labels(folder).labels) == 3
+    assert len(load_label_set(folder).labels) == 3
 
 
 def test_another_checkpoint_is_refused_where_they_meet(folder: Path) -> None:
-    labels = read_labels(folder)
+    labels = load_label_set(folder)
     manifest = {"variant": {"size": "B16"}, "weights": VISION}
     labels.check_partner(manifest, "elsewhere")
     with pytest.raises(InputError, match=r"elsewhere.*from synthetic, seed 1, not from synthetic, seed 0"):
@@ -121,4 +121,4 @@ def test_another_checkpoint_is_refused_where_they_meet(folder: Path) -> None:
         labels.check_partner({"variant": {"size": "B16"}}, "elsewhere")
     change(folder, lambda m: m.update(weights=VISION | {"synthetic": False, "kind": "timm", "source": "mine.pt"}))
     with pytest.raises(InputError, match=r"from mine\.pt"):
-        read_labels(folder)
+        load_label_set(folder)

@@ -13,8 +13,8 @@ from PIL import Image
 from skimage import data
 
 from pecore.encoder import PerceptionEncoder, rank
+from pecore.image import load_image, preprocess
 from pecore.labels import LabelSet
-from pecore.preprocess import load_image, preprocess
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "tests" / "vectors"

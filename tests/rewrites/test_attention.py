@@ -7,9 +7,9 @@ from timm.layers import AttentionRope
 from timm.models.eva import EvaAttention
 from torch import nn
 
-from rewrites.attention import Attention
-from rewrites.fold import as_linear, from_linear, norm_affine
-from rewrites.tower import branch_out, rotations
+from pecore.rewrites.attention import Attention
+from pecore.rewrites.fold import as_linear, from_linear, norm_affine
+from pecore.rewrites.tower import branch_out, rotations
 
 EXACT = 1e-10
 

@@ -6,9 +6,9 @@ The list is timm's own: an entry point that a new timm brings fails here until i
 import pytest
 import torch
 
-from convert.timm_tower import eva_names, reduced, spread
-from rewrites import Output, Scales
-from validate.exactness import max_difference
+from pecore.convert.timm_tower import eva_names, reduced, spread
+from pecore.rewrites import Output, Scales
+from pecore.validate.exactness import max_difference
 
 EXACT = 1e-10
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rewrites.fold import Affine, after_norm, as_linear, centred, from_linear, norm_affine, scaled
+from pecore.rewrites.fold import Affine, after_norm, as_linear, centred, from_linear, norm_affine, scaled
 
 EXACT = 1e-12
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from convert.lowering import register_lowering
-from rewrites.matmul import MatMul, matmul4d
+from pecore.convert.lowering import register_lowering
+from pecore.rewrites.matmul import MatMul, matmul4d
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])

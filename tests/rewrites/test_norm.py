@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rewrites.norm import ScaledLayerNorm, UnitNorm
+from pecore.rewrites.norm import ScaledLayerNorm, UnitNorm
 
 EXACT = 1e-10
 

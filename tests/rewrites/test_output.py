@@ -8,11 +8,12 @@ import timm
 import torch
 from torch import nn
 
-from convert.synthetic import synthetic_state_dict
-from convert.variants import VARIANTS, Variant, build_tower, find
-from rewrites import Output, Scales, UnsupportedTowerError, rewrite
-from rewrites.norm import ScaledLayerNorm
-from validate.exactness import block_differences, max_difference, timm_outputs
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower
+from pecore.rewrites import Output, Scales, UnsupportedTowerError, rewrite
+from pecore.rewrites.norm import ScaledLayerNorm
+from pecore.validate.exactness import block_differences, max_difference, timm_outputs
+from pecore.variants import VARIANTS, Variant, find
 
 EXACT = 1e-10
 UNUSUAL = Scales(stem=4.0, stream=2.0**-7, gains={"blocks.0.norm2": 16.0, "norm": 0.5}, pool=2.0, head=0.125)

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from timm.layers import AttentionPoolLatent
 from torch import nn
 
-from rewrites.fold import norm_affine
-from rewrites.pool import AttentionPool
+from pecore.rewrites.fold import norm_affine
+from pecore.rewrites.pool import AttentionPool
 
 EXACT = 1e-10
 

@@ -3,8 +3,8 @@
 import torch
 from timm.layers import apply_rot_embed_cat
 
-from rewrites.rope import HalfRotation, bake, half_split
-from rewrites.tower import rotations
+from pecore.rewrites.rope import HalfRotation, bake, half_split
+from pecore.rewrites.tower import rotations
 
 EXACT = 1e-10
 

@@ -11,11 +11,11 @@ from timm.layers import AttentionPoolLatent
 from timm.models.eva import Eva
 from torch import nn
 
-from pecore.preprocess import preprocess
-from rewrites import Output
-from rewrites.norm import ScaledLayerNorm
-from rewrites.tower import Scales, Stem, UnsupportedTowerError, rewrite
-from validate.exactness import max_difference
+from pecore.image import preprocess
+from pecore.rewrites import Output
+from pecore.rewrites.norm import ScaledLayerNorm
+from pecore.rewrites.tower import Scales, Stem, UnsupportedTowerError, rewrite
+from pecore.validate.exactness import max_difference
 
 EXACT = 1e-10
 INNER = {

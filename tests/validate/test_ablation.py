@@ -11,17 +11,18 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from convert.forms import write_fp16
-from convert.synthetic import synthetic_state_dict
-from convert.variants import build_tower, find
 from pecore.cli import main
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.tflite_files import write_fp16
+from pecore.convert.towers import build_tower
 from pecore.errors import InputError
-from pecore.preprocess import preprocess
-from rewrites.tower import Scales, rewrite
-from validate import ablation
-from validate.ablation import ablate, cells, choose_rows, markdown, passed
-from validate.ablation_plot import plot
-from validate.originals import ROWS, ablated
+from pecore.image import preprocess
+from pecore.rewrites.tower import Scales, rewrite
+from pecore.validate import ablation
+from pecore.validate.ablation import ablate, cells, choose_rows, markdown, passed
+from pecore.validate.ablation_plot import plot
+from pecore.validate.ablation_variants import ROWS, ablated
+from pecore.variants import find
 
 DOCS = Path(__file__).parents[2] / "docs"
 VARIANT = dataclasses.replace(find("T16"), depth=1, image_size=64)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pecore.errors import InputError
-from validate import device
-from validate.gates import THRESHOLDS
+from pecore.validate import device
+from pecore.validate.gates import FEATURES, THRESHOLDS
 
 FILE = "tower_fp16.tflite"
 FILES = {FILE: {"sha256": "ab" * 32, "precision": "fp16"}}
@@ -59,6 +59,17 @@ def test_rounding_and_computing_come_together(precision):
     for kind in ("gpu fp16", "gpu fp32"):
         worst = [1 - THRESHOLDS["cpu", precision]["cosine"], 1 - THRESHOLDS[kind, precision]["correlation"]]
         assert sum(worst) < 1 - limits[kind]["correlation"] <= 4.01 * max(worst)
+
+
+def test_a_file_for_the_cpu_is_not_judged_on_a_gpu(report, reference):
+    assert device.thresholds("fp32-cpu") == {"cpu": THRESHOLDS["cpu", "fp32"]}
+    assert device.thresholds("fp32-cpu", unit=False) == {"cpu": FEATURES["cpu", "fp32"]}
+    files = {FILE: FILES[FILE] | {"precision": "fp32-cpu"}}
+    on_cpu = report["gates"][0] | {"figures": report["gates"][0]["figures"] | {"kind": "cpu"}}
+    report["gates"].append(on_cpu)
+    checks = device.judge(report, files, reference)
+    assert [check.outcome for check in checks] == ["skipped", "passed"]
+    assert "made for the CPU" in checks[0].detail
 
 
 def test_each_image_of_a_batch_is_judged_by_itself(report):

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from convert.synthetic import synthetic_state_dict
-from convert.variants import build_tower
-from rewrites import tower as rewrites
-from rewrites.tower import Scales
-from validate import exactness
-from validate.exactness import LARGEST_DIFFERENCE, block_differences, max_difference
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower
+from pecore.rewrites import tower as rewrites
+from pecore.rewrites.tower import Scales
+from pecore.validate import exactness
+from pecore.validate.exactness import LARGEST_DIFFERENCE, block_differences, max_difference
 
 SCALES = Scales(stem=4.0, stream=2.0**-7, gains={"blocks.0.norm2": 16.0}, pool=2.0, head=0.125)
 

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from convert.export import export_tflite
-from convert.quantize import PRECISIONS
-from convert.synthetic import synthetic_state_dict
-from convert.variants import build_tower
-from rewrites import tower as rewrites
-from rewrites.tower import Scales, rewrite
-from validate import exactness, gates, headroom
-from validate.gates import GPU_PRECISIONS, THRESHOLDS, Check, beyond
-from validate.gpu import Adapter, GpuRun, RefusedOp, Verdict
-from validate.report import as_json, failed
-from validate.rules import runtimes
+from pecore.convert.export import export_tflite
+from pecore.convert.quantize import PRECISIONS
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower
+from pecore.rewrites import tower as rewrites
+from pecore.rewrites.tower import Scales, rewrite
+from pecore.validate import exactness, gates, headroom
+from pecore.validate.gates import GPU_PRECISIONS, THRESHOLDS, Check, beyond
+from pecore.validate.gpu import Adapter, GpuRun, RefusedOp, Verdict
+from pecore.validate.report import as_json, failed
+from pecore.validate.rules import runtimes
 
 NEWEST = runtimes()[-1]
 

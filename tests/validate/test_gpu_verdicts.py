@@ -5,7 +5,7 @@ import pytest
 
 from pecore.errors import InputError
 from pecore.runtime import open_model
-from validate.gpu import (
+from pecore.validate.gpu import (
     LOG_LIMIT,
     NO_ADAPTER_REMEDY,
     RefusedOp,
@@ -16,7 +16,7 @@ from validate.gpu import (
     parse_refusals,
     run_on_gpu,
 )
-from validate.gpu_child import load_arrays, save_arrays
+from pecore.validate.gpu_child import load_arrays, save_arrays
 
 LAVAPIPE = (
     "I0000 00:00:1795252089.261393    4900 environment.cc:532] Selected adapter: llvmpipe (LLVM 15.0.6, 256 bits), "
@@ -121,7 +121,7 @@ def test_a_missing_file_and_a_wrong_precision_are_the_callers_errors(one_op, tmp
     with pytest.raises(InputError, match="no such file"):
         run_on_gpu(tmp_path / "nowhere.tflite")
     with pytest.raises(InputError, match="bf16"):
-        run_on_gpu(one_op, precision="bf16")
+        run_on_gpu(one_op, compute="bf16")
 
 
 def test_the_probes_graph_is_a_model(one_op):

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pecore.errors import InputError
-from validate.graph import Graph, constant_bytes, macs, max_rank, op_counts, read_graph
-from validate.rules import check
+from pecore.validate.graph import Graph, constant_bytes, macs, max_rank, op_counts, read_graph
+from pecore.validate.rules import check
 
 
 def _write(builder, path: Path, behind: bool = False) -> Path:

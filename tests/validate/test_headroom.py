@@ -9,12 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from convert.synthetic import synthetic_state_dict
-from convert.variants import build_tower
-from pecore.preprocess import preprocess
-from rewrites.tower import Scales, rewrite
-from validate import headroom
-from validate.headroom import ENOUGH, FP16_MAX, QUIET, Reduction, choose_scales, fit_scales, measure, rescaled
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower
+from pecore.image import preprocess
+from pecore.rewrites.tower import Scales, rewrite
+from pecore.validate import headroom
+from pecore.validate.headroom import ENOUGH, FP16_MAX, QUIET, Reduction, choose_scales, fit_scales, measure, rescaled
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_a_reduction_past_fp16_has_no_headroom() -> None:
     assert (r.largest, r.headroom) == (FP16_MAX, 1.0)
     assert Reduction("fc", "linear", 0.5, 4 * FP16_MAX, math.nan, 100.0).headroom == 0.5
     assert Reduction("fc", "linear", 1.0, 0.0, math.nan, 0.0).headroom == math.inf
-    assert headroom.least([r, Reduction("fc", "linear", 1.0, 1.0, math.nan, 1.0)]) is r
+    assert headroom.min_headroom([r, Reduction("fc", "linear", 1.0, 1.0, math.nan, 1.0)]) is r
     assert Reduction("fc", "linear", 1.0, 1.0, math.nan, 1.0).as_dict()["smallest"] is None
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from convert.timm_tower import reduced, spread
-from rewrites import Output, Scales, rewrite
-from rewrites.norm import LEAST_CARRIED, ScaledLayerNorm
-from rewrites.tower import INNER_NORMS
-from validate.headroom import (
+from pecore.convert.timm_tower import reduced, spread
+from pecore.rewrites import Output, Scales, rewrite
+from pecore.rewrites.norm import LEAST_CARRIED, ScaledLayerNorm
+from pecore.rewrites.tower import INNER_NORMS
+from pecore.validate.headroom import (
     ENOUGH,
     FP16_MAX,
     STREAM_SCALE,
@@ -20,7 +20,7 @@ from validate.headroom import (
     measure,
     stream_scale,
 )
-from validate.subnormal import subnormal_weights
+from pecore.validate.subnormal import subnormal_weights
 
 LOUD = 2000.0
 

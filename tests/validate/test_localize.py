@@ -9,19 +9,20 @@ import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
 
-from convert.export import export_tflite
-from convert.quantize import quantize
-from convert.synthetic import synthetic_state_dict
-from convert.variants import build_tower, find
+from pecore.convert.export import export_tflite
+from pecore.convert.quantize import quantize
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower
 from pecore.errors import GateError, InputError
-from pecore.preprocess import preprocess
+from pecore.image import preprocess
+from pecore.rewrites.tower import Tower, rewrite
 from pecore.runtime import open_model
-from rewrites.tower import Tower, rewrite
-from validate.expose import expose
-from validate.gpu import one_op_model
-from validate.graph import read_graph
-from validate.localize import compare, cpu_runner, file_reference, localize, steps, torch_reference
-from validate.photographs import photographs
+from pecore.validate.expose_tensors import expose
+from pecore.validate.gpu import one_op_model
+from pecore.validate.graph import read_graph
+from pecore.validate.localize import compare, cpu_runner, file_reference, localize, steps, torch_reference
+from pecore.validate.photographs import photographs
+from pecore.variants import find
 
 TINY = dataclasses.replace(find("T16"), depth=2, image_size=64)
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from validate.parity import Parity, compare, worst
+from pecore.validate.parity import Parity, compare, worst
 
 RNG = np.random.default_rng(14)
 EMBEDDING = RNG.standard_normal((1, 64)).astype(np.float32)

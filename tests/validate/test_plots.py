@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from rewrites.tower import Scales
-from validate.graph import Op, Tensor
-from validate.headroom import Reduction
-from validate.localize import Error, Localization, Row, Step
-from validate.plots import plot_headroom, plot_localization
+from pecore.rewrites.tower import Scales
+from pecore.validate.graph import Op, Tensor
+from pecore.validate.headroom import Reduction
+from pecore.validate.localize import Error, Localization, Row, Step
+from pecore.validate.plots import plot_headroom, plot_localization
 
 
 def chunks(png: bytes) -> list[bytes]:

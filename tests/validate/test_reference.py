@@ -3,7 +3,7 @@ import pytest
 
 from pecore.errors import InputError
 from pecore.runtime import TensorSpec
-from validate.reference import load_reference, save_reference
+from pecore.validate.reference import load_reference, save_reference
 
 FLOAT = np.dtype(np.float32)
 INPUTS = {"image": TensorSpec((1, 2, 2), FLOAT)}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pecore.errors import InputError
-from validate.graph import Graph, read_graph
-from validate.rules import BLOCKING, GRAPH_PREDICATES, PREDICATES, VERDICTS, check, load_rules, runtimes
+from pecore.validate.graph import Graph, read_graph
+from pecore.validate.rules import BLOCKING, GRAPH_PREDICATES, PREDICATES, VERDICTS, check, load_rules, runtimes
 
 KNOWN, RULES = load_rules()
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from convert.synthetic import synthetic_state_dict
-from convert.variants import build_tower, find
-from rewrites.tower import Scales, rewrite
-from validate.subnormal import subnormal_weights
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.towers import build_tower
+from pecore.rewrites.tower import Scales, rewrite
+from pecore.validate.subnormal import subnormal_weights
+from pecore.variants import find
 
 
 class Pair(nn.Module):

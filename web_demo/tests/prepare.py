@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
-from convert.checkpoint import load
-from convert.labels import write_labels
-from convert.text_tower import load_text, text_config
-from convert.variants import Variant, find
-from pecore import conversion
+from pecore.convert import pipeline
+from pecore.convert.checkpoint import load
+from pecore.convert.label_embeddings import write_labels
+from pecore.convert.text_tower import load_text, text_config
 from pecore.encoder import PerceptionEncoder
+from pecore.variants import Variant, find
 
 LABELS = ["cat", "dog", "rocket", "astronaut", "cup of coffee", "red panda", "church", "été", "<b>bold</b>"]
 BUNDLES = {"tiny": dataclasses.replace(find("T16"), depth=2, image_size=64), "b16": find("B16")}
@@ -26,8 +26,8 @@ TURNED = 6  # EXIF orientation: stored lying on its side
 
 
 def make_bundle(variant: Variant, folder: Path) -> None:
-    options = conversion.Options(precisions=("fp16", "int8"), gpu="skip")
-    result = conversion.convert(variant, load(variant, "synthetic"), folder, options)
+    options = pipeline.VisionOptions(precisions=("fp16", "int8"), gpu="skip")
+    result = pipeline.convert(variant, load(variant, "synthetic"), folder, options)
     assert result.passed, result.checks
     config = dataclasses.replace(text_config(variant), layers=1, width=64, heads=2)  # embeddings of a kind, in a second
     weights = load_text(variant, "synthetic", config=config)
@@ -35,9 +35,9 @@ def make_bundle(variant: Variant, folder: Path) -> None:
 
 
 def make_features(folder: Path) -> None:
-    options = conversion.Options(precisions=("fp32",), output="features", batch=2, gpu="skip")
+    options = pipeline.VisionOptions(precisions=("fp32",), output="features", batch=2, gpu="skip")
     variant = BUNDLES["tiny"]
-    result = conversion.convert(variant, load(variant, "synthetic"), folder, options)
+    result = pipeline.convert(variant, load(variant, "synthetic"), folder, options)
     assert result.passed, result.checks
 
 
@@ -64,7 +64,7 @@ def main(out: Path) -> None:
             make_bundle(variant, folder)
         expected = {}
         for precision in ("fp16", "int8"):
-            encoder = PerceptionEncoder(folder, precision=precision)
+            encoder = PerceptionEncoder(folder, weights=precision)
             expected[precision] = {p.name: [dataclasses.asdict(b) for b in encoder.classify(p, 5)] for p in pictures}
         (out / f"{name}.json").write_text(json.dumps(expected, indent=1))
 

@@ -1,0 +1,39 @@
+"""What is installed for what: the optional dependencies of pyproject.toml, and the sentence for one that is missing."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from pecore.errors import InputError
+
+EXTRAS: Mapping[str, frozenset[str]] = {
+    "convert": frozenset(
+        {
+            *("torch", "timm", "litert_torch", "litert_converter", "ai_edge_quantizer", "open_clip"),
+            *("huggingface_hub", "safetensors", "matplotlib", "skimage"),
+        }
+    ),
+    "search": frozenset({"sklearn"}),
+    "bench": frozenset({"onnx", "onnxscript", "onnxruntime", "openvino"}),
+    "tensorflow": frozenset({"tensorflow"}),
+}
+"""Name of an extra -> the top-level modules that it brings."""
+
+
+def missing_extra(error: ImportError) -> str | None:
+    """The sentence for an import that failed because an extra is not installed; None where it failed otherwise."""
+    module = (error.name or "").partition(".")[0]
+    extra = next((name for name, modules in EXTRAS.items() if module in modules), None)
+    if extra is None or not isinstance(error, ModuleNotFoundError):
+        return None
+    return f"this needs {module}, which is not installed: run `pip install 'pecore-litert[{extra}]'`"
+
+
+@contextmanager
+def extras_named() -> Iterator[None]:
+    """Turn an import that fails because an extra is not installed into an InputError that names the extra."""
+    try:
+        yield
+    except ImportError as error:
+        if sentence := missing_extra(error):
+            raise InputError(sentence) from error
+        raise

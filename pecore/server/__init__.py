@@ -1,0 +1,1 @@
+"""What `pecore serve` serves."""

@@ -1,0 +1,161 @@
+"""Check what exists: a bundle, or any `.tflite` with a reference of its maker's."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pecore.bundle import MODEL_CARD, REFERENCE, REPORT, TEXT_REFERENCE, Bundle, open_bundle
+from pecore.errors import InputError
+from pecore.files import write_json, write_text
+from pecore.image import preprocess
+from pecore.precision import by_tower
+from pecore.runtime import TensorSpec, open_model
+from pecore.validate import device, gates
+from pecore.validate.checks import Check, advisory
+from pecore.validate.gpu_child import noise
+from pecore.validate.graph import read_graph, weights_precision
+from pecore.validate.model_card import model_card
+from pecore.validate.reference import load_reference
+from pecore.validate.rules import known_runtime, runtimes
+
+Log = Callable[[str], None]
+
+LoadTower = Callable[[Bundle, Path | None], Any]
+"""A bundle and a checkpoint -> timm's tower with the weights that the bundle was made from
+(`pecore.convert.load.bundle_tower`). InputError where they are not available, or are others."""
+
+
+@dataclass(frozen=True)
+class ValidationOptions:
+    """What to check by: the rules of `runtime`; the GPU gate `auto`, `require` or `skip`; `reference`, an .npz of one's
+    own; `checkpoint`, the weights of a bundle that is not synthetic."""
+
+    runtime: str = runtimes()[-1]
+    gpu: str = "auto"
+    reference: Path | None = None
+    checkpoint: Path | None = None
+
+    def __post_init__(self) -> None:
+        known_runtime(self.runtime)
+
+
+def validate(
+    path: Path, options: ValidationOptions, load_tower: LoadTower | None = None, log: Log = print
+) -> list[Check]:
+    """Every gate that can be run on a bundle's folder or on a `.tflite`.
+
+    Args:
+        load_tower: for gates 1 and 5, which need the weights in PyTorch; they are skipped without it.
+
+    Raises:
+        InputError: there is nothing to check at `path`, or it can't be read.
+    """
+    if not path.is_dir():
+        return check_file(path, options.reference, options, log)
+    bundle = open_bundle(path)
+    checks = [_integrity(bundle)]
+    if checks[0].outcome == "failed":
+        return checks
+    checks += _check_tower(bundle, options, load_tower, log)
+    for precision, file in bundle.files().items():
+        checks += check_file(file, options.reference or path / REFERENCE, options, log, precision)
+    # A text tower is made for the CPU: its conversion reports on the GPU, and passes without it.
+    on_cpu = replace(options, gpu="skip")
+    for file in bundle.files("text").values():
+        found = check_file(file, path / TEXT_REFERENCE, on_cpu, log)
+        checks += [advisory(c) if c.gate == "graph" else c for c in found]
+    return checks
+
+
+def check_file(
+    path: Path,
+    reference: Path | None,
+    options: ValidationOptions,
+    log: Log,
+    precision: str | None = None,
+) -> list[Check]:
+    """Gates 2 to 4 on one file; without a reference the GPU is held against the CPU on seeded noise. `precision` as the
+    manifest has it; without one, that of the weights."""
+    precision = precision or weights_precision(read_graph(path))
+    checks = [gates.graph_gate(path, options.runtime)]
+    log(f"running {path.name} on the CPU")
+    model = open_model(path, backend="cpu")
+    if reference is None:
+        samples = [noise(model.inputs)]
+        outputs = [model.run(sample) for sample in samples]
+        detail = "nothing to compare with: give --reference FILE.npz"
+        checks.append(Check("cpu", path.name, "LiteRT CPU", "skipped", detail))
+    else:
+        samples, expected = load_reference(reference, model.inputs, model.outputs)
+        check, outputs = gates.cpu_gate(path, precision, samples, expected)
+        checks.append(check)
+    return checks + gates.gpu_gates(path, precision, samples, outputs, options.gpu, log)
+
+
+def check_device_report(folder: Path, path: Path) -> list[Check]:
+    """Check what a device's self-test reported of the bundle in `folder`, and keep it in its report and model card.
+
+    A device's later report takes the place of its earlier one.
+
+    Raises:
+        InputError: there is no bundle, or the file is not a report of it.
+    """
+    bundle = open_bundle(folder)
+    reported = device.read_device_report(path)
+    if reported["fingerprint"] != bundle.vision.weights.fingerprint:
+        raise InputError(f"{path} is about other weights than {folder} holds: run the self-test with this bundle")
+    output = bundle.vision.output
+    spec = TensorSpec(tuple(output.shape), np.dtype(output.dtype))
+    _, reference = load_reference(folder / REFERENCE, {}, {output.name: spec})
+    checks = device.check_report(reported, bundle.vision.files, [sample[output.name] for sample in reference])
+    try:
+        content = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / REPORT} can't be read ({error}); convert the model again") from error
+    entry = {key: reported.get(key) for key in ("device", "versions")} | {"gates": [c.as_dict() for c in checks]}
+    others = [d for d in content.get("devices", []) if d["device"] != reported["device"]]
+    content["devices"] = [*others, entry]
+    write_json(folder / REPORT, content)
+    write_text(folder / MODEL_CARD, model_card(bundle.manifest, content))
+    return checks
+
+
+def _integrity(bundle: Bundle) -> Check:
+    wrong = bundle.damaged()
+    count = len(bundle.manifest.files)
+    detail = f"{', '.join(wrong)}: missing or not as made" if wrong else f"{count} files as made"
+    return Check("files", bundle.folder.name, "sha256", "failed" if wrong else "passed", detail)
+
+
+def _check_tower(bundle: Bundle, options: ValidationOptions, load_tower: LoadTower | None, log: Log) -> Sequence[Check]:
+    """Gates 1 and 5, which need the weights: synthetic ones are made again, others have to be given."""
+    why = None
+    if load_tower is None:
+        why = "needs PyTorch: pip install 'pecore-litert[convert]'"
+    elif not bundle.synthetic and options.checkpoint is None:
+        why = "needs the weights: give --checkpoint FILE"
+    if load_tower is None or why:
+        return [Check(gate, "tower", "PyTorch", "skipped", str(why)) for gate in ("exact", "headroom")]
+    import torch
+
+    from pecore.rewrites import Output, Scales
+    from pecore.validate import exactness, headroom
+    from pecore.validate.photographs import photographs
+
+    log("loading weights")
+    model = load_tower(bundle, options.checkpoint)
+    images = [torch.from_numpy(preprocess(image, bundle.variant.image_size)) for _, image in photographs()]
+    log(f"measuring headroom on {len(images)} photographs")
+    scales = Scales(**bundle.vision.scales)  # the bundle's own: what was converted is what is checked
+    output = Output(**bundle.vision.tower_output)
+    checks = []
+    for row, _ in by_tower(bundle.files()):
+        log(f"comparing the {row.tower} with timm in float64")
+        keep = row.keep_norm_weights
+        difference = exactness.max_difference(model, scales, images[0], output, keep_norm_weights=keep)
+        checks.append(exactness.exact_gate(difference, row.tower))
+    return [*checks, headroom.headroom_gate(headroom.measure_by_parts(model, scales, images, output))]
