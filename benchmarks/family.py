@@ -156,7 +156,7 @@ def measure_eva(model: Any) -> dict[str, Any]:
     shots = [preprocess(image, max(height, width))[..., :height, :width] for _, image in photographs()]
     images = [torch.from_numpy(shot.copy()) for shot in shots[:3]]
     scales, reductions = headroom.fit_scales(model, images, output)
-    least = headroom.least(reductions)
+    least = headroom.min_headroom(reductions)
     exact = exactness.max_difference(model, scales, images[0], output)
     with tempfile.TemporaryDirectory() as folder, working(False) as stage:
         stage("converting")
@@ -195,12 +195,16 @@ def measure_eva(model: Any) -> dict[str, Any]:
     }
 
 
+def tower_width(name: str) -> int:
+    with torch.device("meta"):
+        return timm.create_model(name, pretrained=False).embed_dim
+
+
 def eva_rows(content: dict[str, Any], pattern: str) -> None:
     """Two blocks of each entry point; twins (which differ in image size or weights alone) share their figures."""
     twins: dict[str, dict[str, Any]] = {}
-    for name in eva_names():
-        if pattern not in name:
-            continue
+    names = [name for name in eva_names() if pattern in name]
+    for name in sorted(names, key=tower_width):
         small = reduced(name, (3, 3))
         shapes = [(k, tuple(t.shape)) for k, t in small.state_dict().items()]
         make = repr((small, small.global_pool, type(small.rope).__name__, shapes))

@@ -29,6 +29,7 @@ from safetensors import SafetensorError, safe_open
 from pecore.bundle import Origin
 from pecore.convert.fingerprint import fingerprint
 from pecore.convert.synthetic import LOGIT_SCALE, synthetic_state_dict
+from pecore.convert.timm_tower import hub_repo, spread_state_dict, timm_state_dict
 from pecore.convert.towers import tower_shapes
 from pecore.errors import InputError
 from pecore.variants import VARIANTS, Variant
@@ -82,8 +83,9 @@ def load(variant: Variant, source: str | Path = "hub", *, seed: int = 0, amplitu
     Raises InputError, one sentence, for whatever can't be fetched, read or trusted, or does not fit `variant`.
     """
     if source == "synthetic":
+        made = synthetic_state_dict(variant.as_trained, seed, amplitude) if variant.is_pe else None
         return Weights(
-            state_dict=synthetic_state_dict(variant.as_trained, seed, amplitude),
+            state_dict=made or spread_state_dict(variant, seed, amplitude),
             kind="synthetic",
             source=f"synthetic, seed {seed}, massive activations of {amplitude:g}",
             file=None,
@@ -94,9 +96,10 @@ def load(variant: Variant, source: str | Path = "hub", *, seed: int = 0, amplitu
             amplitude=amplitude,
         )
     if source == "hub":
-        path = fetch(variant.vision_repo, VISION_FILE)
+        repo = variant.vision_repo if variant.is_pe else hub_repo(variant)
+        path = fetch(repo, VISION_FILE)
         revision = path.parent.name  # the cache keeps each file in a folder named by its commit
-        return _load_file(variant, path, "hub", f"{variant.vision_repo}@{revision}")
+        return _load_file(variant, path, "hub", f"{repo}@{revision}")
     return _load_file(variant, Path(source), None, str(source))
 
 
@@ -106,7 +109,10 @@ def head_size(path: str | Path) -> int:
     Raises InputError as `load` does.
     """
     tensors = read_tensors(Path(path))
-    head = _vision(tensors, _form(tensors, Path(path)), Path(path)).get("head.weight")
+    if "visual.conv1.weight" in tensors or "conv1.weight" in tensors:
+        tensors = _vision(tensors, "meta", Path(path))
+    names = ("head.weight", "visual.head.weight", "visual.trunk.head.weight")
+    head = next((tensors[name] for name in names if name in tensors), None)
     return 0 if head is None else head.shape[0]
 
 
@@ -203,9 +209,13 @@ def _read_pytorch(path: Path, mmap: bool) -> dict[str, torch.Tensor]:
 
 def _load_file(variant: Variant, path: Path, kind: Literal["hub"] | None, source: str) -> Weights:
     tensors = read_tensors(path)
-    form = _form(tensors, path)
-    state_dict = _vision(tensors, form, path)
-    _check_fit(variant, state_dict, path)
+    form: Literal["timm", "open_clip", "meta"] = "timm"
+    if variant.is_pe:
+        form = _form(tensors, path)
+        state_dict = _vision(tensors, form, path)
+        _check_fit(variant, state_dict, path)
+    else:
+        state_dict = _other_tower(variant, tensors, path)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Weights(
@@ -217,6 +227,28 @@ def _load_file(variant: Variant, path: Path, kind: Literal["hub"] | None, source
         logit_scale=_logit_scale(tensors, path),
         has_text=any(key.startswith("text.") or key == "token_embedding.weight" for key in tensors),
     )
+
+
+def _other_tower(variant: Variant, tensors: Mapping[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a tower that is no PE, under timm's keys."""
+    try:
+        state_dict = timm_state_dict(variant, tensors)
+    except (AttributeError, IndexError, KeyError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path} holds no {variant.size} ({error}): pass its own checkpoint") from error
+    expected = tower_shapes(variant)
+    differences = [
+        f"{key} is {list(state_dict[key].shape) if key in state_dict else 'missing'} instead of {list(shape)}"
+        for key, shape in expected.items()
+        if key not in state_dict or tuple(state_dict[key].shape) != shape
+    ]
+    differences += [f"{key} is unknown" for key in state_dict if key not in expected]
+    if differences:
+        more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+        raise InputError(
+            f"{path} does not fit {variant.size} ({'; '.join(differences[:SHOWN])}{more}): pass its own checkpoint, or "
+            "another --timm-model or --pool"
+        )
+    return state_dict
 
 
 def _form(keys: Iterable[str], path: Path) -> Literal["timm", "open_clip", "meta"]:

@@ -1,9 +1,24 @@
-"""timm's towers by name: which there are, and small ones of the same make for tests and measurements."""
+"""timm's towers by name: what is known of them, and small ones of the same make for tests and measurements."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+
+from pecore.errors import InputError
+from pecore.image import Resize
+from pecore.variants import Variant, find_timm, resized
+
+MASSIVE = 4
+"""Channels of synthetic towers that carry massive activations."""
+
+PE_PREPROCESSING = {
+    "summary": "RGB, squashed to the input's square (antialiased bilinear, as Pillow; no crop), then to the range",
+    "resize": "squash",
+    "filter": "bilinear, antialiased",
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+}
 
 
 def eva_names() -> list[str]:
@@ -11,6 +26,142 @@ def eva_names() -> list[str]:
     import timm  # takes seconds, and not every verb needs it
 
     return timm.list_models(module="eva")
+
+
+def timm_variant(name: str, image_size: int | None = None, pool: str | None = None) -> Variant:
+    """The tower that timm calls `name`, with or without the weights' tag: a row of `VARIANTS` for a Perception Encoder,
+    else what timm itself says of it.
+
+    Args:
+        image_size: pixels, square; the size it was trained for where None.
+        pool: `token` or `avg` in place of timm's own choice (timm averages DINOv3's patches, its authors take the class
+            token).
+
+    Raises:
+        InputError: no such tower or tag, one that is no square, a size that is no multiple of the patch.
+    """
+    if name.startswith("vit_pe_"):
+        variant = find_timm(name)
+        if pool is not None:
+            raise InputError(f"--pool {pool}: {variant.size} is pooled as it was trained, leave it out")
+        return variant if image_size is None else resized(variant, image_size)
+    if pool not in (None, "token", "avg"):
+        raise InputError(f"unknown pool {pool!r}: choose token or avg")
+    config, tower = _config(name), _on_meta(name, pool)
+    height, width = config.input_size[1:]
+    tag = f"{config.architecture}.{config.tag}"
+    if height != width and image_size is None:
+        raise InputError(
+            f"{tag} was trained on images of {height} x {width} pixels, and a bundle's are square: choose a size, as "
+            f"in --image-size {min(height, width)}"
+        )
+    head, patch = tower.head, tower.patch_embed.patch_size[0]
+    variant = Variant(
+        size=tag,
+        artefact=f"{tag.replace('.', '_')}{f'_{pool}' if pool else ''}_{height}",
+        timm_name=tag,
+        open_clip_name="",
+        image_size=height,
+        patch=patch,
+        width=tower.embed_dim,
+        depth=len(tower.blocks),
+        heads=tower.blocks[0].attn.num_heads,
+        mlp_width=tower.blocks[0].mlp.fc2.in_features,
+        embedding_dim=head.out_features if isinstance(head, torch.nn.Linear) else 0,
+        class_token=tower.cls_token is not None,
+        pool_heads=tower.attn_pool.num_heads if tower.attn_pool is not None else 0,
+        final_norm=not isinstance(tower.norm, torch.nn.Identity),
+        layer_scale=getattr(tower.blocks[0], "gamma_1", None) is not None,
+        registers=0 if tower.reg_token is None else tower.reg_token.shape[1],
+        pool=pool,
+        counted=sum(p.numel() for p in tower.parameters()),
+    )
+    return variant if image_size is None else resized(variant, image_size)
+
+
+def hub_repo(variant: Variant) -> str:
+    """Where timm has its weights."""
+    return _config(variant.timm_name).hf_hub_id
+
+
+def preprocessing(variant: Variant) -> dict[str, Any]:
+    """A manifest's `preprocessing`: PE's own, or timm's evaluation transform."""
+    if variant.is_pe:
+        return dict(PE_PREPROCESSING)
+    config = _config(variant.timm_name)
+    mode = "squash" if config.crop_mode == "squash" else "crop"
+    resize = Resize(mode, config.interpolation, config.crop_pct)
+    how = "squashed to" if mode == "squash" else "shorter side resized to, and the centre cropped from,"
+    share = "" if config.crop_pct == 1.0 else f", of which the middle {config.crop_pct:g} is kept"
+    return {
+        "summary": f"RGB, {how} the input's square ({config.interpolation}, antialiased, as Pillow{share}), then to "
+        "the range; mean and std are in the graph",
+        "resize": resize.name,
+        "filter": f"{config.interpolation}, antialiased",
+        "crop_pct": config.crop_pct,
+        "mean": list(config.mean),
+        "std": list(config.std),
+    }
+
+
+def normalised(image: torch.Tensor, preprocessing: Mapping[str, Any]) -> torch.Tensor:
+    """An image `[n, 3, H, W]` in [-1, 1] as the tower itself takes it; PE takes it so."""
+    mean, std = (torch.tensor(preprocessing[k], dtype=image.dtype)[:, None, None] for k in ("mean", "std"))
+    return image if bool((mean == 0.5).all() and (std == 0.5).all()) else (image * 0.5 + 0.5 - mean) / std
+
+
+def timm_state_dict(variant: Variant, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A checkpoint's tensors, in timm's form or the authors' own, under the keys of timm's tower and with positions for
+    the variant's image size (`timm`'s `checkpoint_filter_fn`)."""
+    from timm.models.eva import checkpoint_filter_fn
+
+    with torch.device("meta"):
+        tower = create(variant, variant.depth)
+    return checkpoint_filter_fn(dict(tensors), tower)
+
+
+def spread_state_dict(variant: Variant, seed: int, amplitude: float) -> dict[str, torch.Tensor]:
+    """Synthetic weights: timm's untrained ones, `spread`."""
+    torch.manual_seed(seed)
+    return dict(spread(create(variant, variant.depth), amplitude, seed).state_dict())
+
+
+def create(variant: Variant, depth: int, device: str | torch.device = "cpu") -> Any:
+    """timm's tower for a variant that is no PE, untrained, without any download."""
+    import timm
+
+    options: dict[str, Any] = {"num_classes": variant.embedding_dim}
+    if variant.pool:
+        options["global_pool"] = variant.pool
+    if depth != len(_on_meta(variant.timm_name).blocks):
+        options["depth"] = depth
+    with torch.device(device):
+        tower = timm.create_model(variant.timm_name, pretrained=False, img_size=variant.image_size, **options)
+    return tower.eval().requires_grad_(False)
+
+
+def _config(name: str) -> Any:
+    """timm's configuration of the weights `name`."""
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    if architecture not in eva_names():
+        raise InputError(
+            f"{architecture!r} is none of timm's Eva class ({len(eva_names())} towers, all RoPE ViTs among them): "
+            "`pecore list --all` names them"
+        )
+    known = [n.partition(".")[2] for n in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in known:
+        raise InputError(f"{architecture} has no weights {tag!r}: choose {' or '.join(known)}")
+    return timm.get_pretrained_cfg(name)
+
+
+def _on_meta(name: str, pool: str | None = None) -> Any:
+    import timm
+
+    options: dict[str, Any] = {"global_pool": pool} if pool else {}
+    with torch.device("meta"):
+        return timm.create_model(name, pretrained=False, **options)
 
 
 def reduced(name: str, grid: Sequence[int] = (4, 4), widest: int | None = None, **options: Any) -> Any:
@@ -36,15 +187,27 @@ def reduced(name: str, grid: Sequence[int] = (4, 4), widest: int | None = None, 
 
 def spread(model: Any, amplitude: float = 0.0, seed: int = 7) -> Any:
     """The same tower with every parameter moved away from its initial value, as training does, and from the first block
-    on massive activations of `amplitude` in four channels."""
+    on massive activations of `amplitude` in four channels, which what reads the residual stream tones down: a trained
+    tower's norms have small weights there and large ones elsewhere. Without that nothing else would show in what
+    follows."""
     generator = torch.Generator().manual_seed(seed)
     for p in model.parameters():
         noise = torch.empty(p.shape).normal_(generator=generator)
         p.data += noise * (0.2 if p.ndim == 1 else 0.5 * p.shape[-1] ** -0.5)
-    if amplitude:
-        block = model.blocks[0]
-        if getattr(block, "gamma_2", None) is not None:
-            block.gamma_2.data[:4] = 1.0
-        last = block.norm2 if type(block).__name__ == "EvaBlockPostNorm" else block.mlp.fc2
-        last.bias.data[:4] += amplitude
+    if not amplitude:
+        return model
+    first, *others = model.blocks
+    post_norm = type(first).__name__ == "EvaBlockPostNorm"
+    if getattr(first, "gamma_2", None) is not None:
+        first.gamma_2.data[:MASSIVE] = 1.0
+    (first.norm2 if post_norm else first.mlp.fc2).bias.data[:MASSIVE] += amplitude
+    deviation = amplitude * (MASSIVE / model.embed_dim) ** 0.5  # of a token whose other channels are near 1
+    norms = [model.norm, model.fc_norm] + ([] if post_norm else [n for b in others for n in (b.norm1, b.norm2)])
+    for norm in norms:
+        if not isinstance(norm, torch.nn.Identity):
+            norm.weight.data *= max(1.0, deviation)
+            norm.weight.data[:MASSIVE] /= amplitude
+    for block in others if post_norm else ():
+        for linear in (block.attn.qkv, block.mlp.fc1):
+            linear.weight.data[:, :MASSIVE] /= amplitude
     return model

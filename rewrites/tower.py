@@ -32,7 +32,24 @@ INPUT_RANGES: Mapping[str, tuple[float, float]] = {
     "0..1": (2.0, -1.0),
     "0..255": (2.0 / 255.0, -1.0),
 }
-"""Pixel range -> (factor, offset) that takes it to the [-1, 1] the towers were trained on."""
+"""Pixel range -> (factor, offset) that takes it to [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class PixelRange:
+    """What range of pixels a graph is given, and how the tower wants them normalised: (p - mean) / std, channel by
+    channel, of p in 0..1. All of it goes into the patch embedding; with 0.5 for both the tower takes [-1, 1]."""
+
+    name: str = "-1..1"
+    mean: Sequence[float] = (0.5, 0.5, 0.5)
+    std: Sequence[float] = (0.5, 0.5, 0.5)
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Factor and offset `[3]` float64 that take the graph's pixels to the tower's."""
+        factor, offset = INPUT_RANGES[self.name]
+        mean, std = (torch.tensor(t, dtype=torch.float64) for t in (self.mean, self.std))
+        return factor * 0.5 / std, (offset * 0.5 + 0.5 - mean) / std
+
 
 INPUT_LAYOUTS = ("nchw", "nhwc")
 
@@ -71,7 +88,13 @@ class Stem(nn.Module):
     table: Tensor
 
     def __init__(
-        self, model: Any, scales: Scales, layout: str, pixel_range: str, dtype: torch.dtype, centre: bool = True
+        self,
+        model: Any,
+        scales: Scales,
+        layout: str,
+        pixel_range: str | PixelRange,
+        dtype: torch.dtype,
+        centre: bool = True,
     ):
         super().__init__()
         self.nhwc, self.centre = layout == "nhwc", centre
@@ -79,11 +102,12 @@ class Stem(nn.Module):
         plain_norm = isinstance(model.norm_pre, nn.Identity)
         scale = scales.stream if plain_norm else scales.stem
 
-        factor, offset = INPUT_RANGES[pixel_range]
+        pixels = PixelRange(pixel_range) if isinstance(pixel_range, str) else pixel_range
+        factor, offset = (t[:, None, None] for t in pixels.affine())
         kernel = conv.weight.detach().double()
-        bias = offset * kernel.sum((1, 2, 3)) + (0.0 if conv.bias is None else conv.bias.detach().double())
+        bias = (offset * kernel).sum((1, 2, 3)) + (0.0 if conv.bias is None else conv.bias.detach().double())
         centre_here = centre or not plain_norm  # norm_pre ignores the mean, whoever reads the stream
-        patch = Affine(kernel.flatten(1) * factor * scale, bias * scale)
+        patch = Affine((kernel * factor).flatten(1) * scale, bias * scale)
         rows, bias = centred(patch) if centre_here else patch
 
         prefix = [t.detach().double() for t in (model.cls_token, model.reg_token) if t is not None]
@@ -449,7 +473,7 @@ def rewrite(
     *,
     output: Output | None = None,
     input_layout: str = "nchw",
-    input_range: str = "-1..1",
+    input_range: str | PixelRange = "-1..1",
     dtype: torch.dtype = torch.float32,
     keep_norm_weights: bool = False,
 ) -> Tower:
@@ -460,6 +484,9 @@ def rewrite(
 
     `output` says what it returns (`default_output` where None); for features of an earlier block, the blocks after it
     are left out.
+
+    `input_range` is what the graph is given, by name for towers that want [-1, 1] (PE), with their mean and std for
+    others.
 
     `keep_norm_weights` leaves each LayerNorm's weight in the graph, as one MUL. int8 wants that: a trained LayerNorm's
     weight is small on the channels of massive activations and large on the others, so what it makes spreads evenly over
@@ -489,7 +516,7 @@ def rewrite_parts(
     *,
     output: Output | None = None,
     input_layout: str = "nchw",
-    input_range: str = "-1..1",
+    input_range: str | PixelRange = "-1..1",
     dtype: torch.dtype = torch.float32,
     keep_norm_weights: bool = False,
 ) -> Iterator[tuple[str, Any]]:
