@@ -26,10 +26,10 @@ import timm
 import torch
 
 from pecore.bundle import MANIFEST, REPORT
-from pecore.console import working
+from pecore.console import progress
 from pecore.convert.checkpoint import load
 from pecore.convert.export import export_tflite
-from pecore.convert.pipeline import Options, convert
+from pecore.convert.pipeline import VisionOptions, convert
 from pecore.convert.quantize import PRECISIONS, quantize
 from pecore.convert.timm_tower import eva_names, reduced, spread
 from pecore.convert.towers import build_tower
@@ -55,8 +55,8 @@ def measure(variant: Variant, depth: int) -> dict[str, Any]:
     """The figures of one variant's first blocks."""
     side = variant.image_size if variant.width <= LARGEST_AT_FULL_SIZE else REDUCED
     small = replace(variant, depth=depth, image_size=side)
-    with tempfile.TemporaryDirectory() as folder, working(False) as stage:
-        options = Options(precisions=("fp16", "fp32"), gpu="skip")
+    with tempfile.TemporaryDirectory() as folder, progress() as stage:
+        options = VisionOptions(precisions=("fp16", "fp32"), gpu="skip")
         result = convert(small, load(small, "synthetic"), Path(folder, "bundle"), options, stage)
         found = {
             (c.gate, name): c
@@ -127,7 +127,7 @@ def measure_other(name: str, options: dict[str, Any], output: Output | None, bat
     shots = [torch.from_numpy(preprocess(image, side)) for _, image in photographs()]
     scales, _ = headroom.fit_scales(model, shots, output)
     image = torch.cat(shots[:batch])
-    with tempfile.TemporaryDirectory() as folder, working(False) as stage:
+    with tempfile.TemporaryDirectory() as folder, progress() as stage:
         stage(f"{name}: {output}")
         source, path = Path(folder, "fp32.tflite"), Path(folder, "fp16.tflite")
         export_tflite(rewrite(model, scales, output=output), {"image": image}, source, output.names)
@@ -158,7 +158,7 @@ def measure_eva(model: Any) -> dict[str, Any]:
     scales, reductions = headroom.fit_scales(model, images, output)
     least = headroom.min_headroom(reductions)
     exact = exactness.max_difference(model, scales, images[0], output)
-    with tempfile.TemporaryDirectory() as folder, working(False) as stage:
+    with tempfile.TemporaryDirectory() as folder, progress() as stage:
         stage("converting")
         tower = rewrite(model, scales, output=output)
         expected = [t.numpy() for t in tower(images[0])]

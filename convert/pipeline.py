@@ -38,7 +38,7 @@ from pecore.convert.resources import check_resources
 from pecore.convert.staging import Staging, carry_over, manifest_to_extend, staging
 from pecore.convert.text_tower import TextConfig, TextWeights, build_text_tower, text_config, token_ids
 from pecore.convert.tflite_files import write_files
-from pecore.convert.timm_tower import normalised, preprocessing
+from pecore.convert.timm_tower import preprocessing
 from pecore.convert.tokenizer_file import write_tokenizer
 from pecore.convert.towers import build_tower
 from pecore.errors import GateError, InputError
@@ -256,7 +256,8 @@ def _measure(
     output, layout, value_range = chosen_output(variant, options), options.input_layout, options.input_range
     about = preprocessing(variant)
     resize, pixels = Resize.of(about), PixelRange(value_range, about["mean"], about["std"])
-    images = [normalised(torch.from_numpy(preprocess(p, variant.image_size, resize=resize)), about) for p in photos]
+    plain = replace(pixels, name="-1..1")
+    images = [plain.to_tower(torch.from_numpy(preprocess(p, variant.image_size, resize=resize))) for p in photos]
     log(f"measuring headroom on {len(photos)} photographs")
     model: Any = build_tower(variant, weights.state_dict)
     scales, reductions = headroom.fit_scales(model, images, output)

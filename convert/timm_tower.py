@@ -104,12 +104,6 @@ def preprocessing(variant: Variant) -> dict[str, Any]:
     }
 
 
-def normalised(image: torch.Tensor, preprocessing: Mapping[str, Any]) -> torch.Tensor:
-    """An image `[n, 3, H, W]` in [-1, 1] as the tower itself takes it; PE takes it so."""
-    mean, std = (torch.tensor(preprocessing[k], dtype=image.dtype)[:, None, None] for k in ("mean", "std"))
-    return image if bool((mean == 0.5).all() and (std == 0.5).all()) else (image * 0.5 + 0.5 - mean) / std
-
-
 def timm_state_dict(variant: Variant, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A checkpoint's tensors, in timm's form or the authors' own, under the keys of timm's tower and with positions for
     the variant's image size (`timm`'s `checkpoint_filter_fn`)."""

@@ -8,6 +8,6 @@ Pure torch, no I/O; docs/rewrites.md has the reasons.
 """
 
 from .output import OUTPUTS, Output
-from .tower import Scales, UnsupportedTowerError, rewrite
+from .tower import PixelRange, Scales, UnsupportedTowerError, rewrite
 
-__all__ = ["OUTPUTS", "Output", "Scales", "UnsupportedTowerError", "rewrite"]
+__all__ = ["OUTPUTS", "Output", "PixelRange", "Scales", "UnsupportedTowerError", "rewrite"]

@@ -50,6 +50,11 @@ class PixelRange:
         mean, std = (torch.tensor(t, dtype=torch.float64) for t in (self.mean, self.std))
         return factor * 0.5 / std, (offset * 0.5 + 0.5 - mean) / std
 
+    def to_tower(self, image: Tensor) -> Tensor:
+        """An image `[n, 3, H, W]` in the graph's range as the tower itself takes it."""
+        factor, offset = (t.to(image.dtype)[:, None, None] for t in self.affine())
+        return image * factor + offset
+
 
 INPUT_LAYOUTS = ("nchw", "nhwc")
 
