@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-capped test-gpu android web bench lint types gpu-driver setup clean
+.PHONY: demo test test-capped test-wheel test-gpu android web bench lint types gpu-driver setup clean
 
 setup: $(READY)
 
@@ -31,12 +31,16 @@ test: $(READY)
 CAPPED := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OMP_NUM_THREADS=1 \
   OPENBLAS_CORETYPE=Haswell NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR"
 NUMERIC := tests/rewrites \
-  $(addprefix tests/convert/test_,$(addsuffix .py,checkpoint export labels meta quantize synthetic text_tower variants)) \
+  $(addprefix tests/convert/test_,$(addsuffix .py,checkpoint export label_embeddings meta quantize synthetic text_pipeline text_tower)) \
   $(addprefix tests/validate/test_,$(addsuffix .py,exactness headroom localize parity)) \
-  $(addprefix tests/pecore/test_,$(addsuffix .py,bench encoder feature_maps runtime text_conversion vectors))
+  $(addprefix tests/pecore/test_,$(addsuffix .py,bench encoder feature_maps runtime variants vectors))
 
 test-capped: $(READY)
 	$(CAPPED) $(BIN)/python -m pytest $(NUMERIC)
+
+# The wheel without extras in an environment of its own, and beside another package's `validate`.
+test-wheel: $(READY)
+	scripts/test_wheel.sh $(BIN)/python
 
 # The real GPU delegate; a software Vulkan driver will do: make gpu-driver.
 test-gpu: $(READY)
