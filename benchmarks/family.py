@@ -25,7 +25,7 @@ from typing import Any
 import timm
 import torch
 
-from pecore.bundle import MANIFEST, REPORT
+from pecore.bundle import MANIFEST, REFERENCE, REPORT
 from pecore.console import progress
 from pecore.convert.checkpoint import load
 from pecore.convert.export import export_tflite
@@ -39,7 +39,7 @@ from pecore.rewrites.tower import default_output
 from pecore.runtime import open_model
 from pecore.validate import exactness, gates, headroom, report
 from pecore.validate.photographs import photographs
-from pecore.validate.reference import REFERENCE, load_reference
+from pecore.validate.reference import load_reference
 from pecore.validate.rules import runtimes
 from pecore.variants import VARIANTS, Variant, find
 
@@ -171,7 +171,7 @@ def measure_eva(model: Any) -> dict[str, Any]:
         source.unlink()
         outputs = [open_model(path).run(inputs[0])]
         stage("on the delegate")
-        gpu = [gates.gpu_gate(path, "fp16", compute, inputs, outputs) for compute in gates.GPU_PRECISIONS]
+        gpu = gates.gpu_gates(path, "fp16", inputs, outputs, "auto", stage)
         graph = gates.graph_gate(path, runtimes()[-1])
         size = path.stat().st_size
     figures = []
@@ -197,7 +197,8 @@ def measure_eva(model: Any) -> dict[str, Any]:
 
 def tower_width(name: str) -> int:
     with torch.device("meta"):
-        return timm.create_model(name, pretrained=False).embed_dim
+        tower: Any = timm.create_model(name, pretrained=False)
+    return int(tower.embed_dim)
 
 
 def eva_rows(content: dict[str, Any], pattern: str) -> None:
