@@ -29,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from pecore.bundle import Origin
 from pecore.convert.fingerprint import fingerprint
 from pecore.convert.synthetic import LOGIT_SCALE, synthetic_state_dict
-from pecore.convert.timm_tower import hub_repo, spread_state_dict, timm_state_dict
+from pecore.convert.timm_tower import hub_file, spread_state_dict, timm_state_dict
 from pecore.convert.towers import tower_shapes
 from pecore.errors import InputError
 from pecore.variants import VARIANTS, Variant
@@ -96,8 +96,8 @@ def load(variant: Variant, source: str | Path = "hub", *, seed: int = 0, amplitu
             amplitude=amplitude,
         )
     if source == "hub":
-        repo = variant.vision_repo if variant.is_pe else hub_repo(variant)
-        path = fetch(repo, VISION_FILE)
+        repo, name = (variant.vision_repo, VISION_FILE) if variant.is_pe else hub_file(variant)
+        path = fetch(repo, name)
         revision = path.parent.name  # the cache keeps each file in a folder named by its commit
         return _load_file(variant, path, "hub", f"{repo}@{revision}")
     return _load_file(variant, Path(source), None, str(source))

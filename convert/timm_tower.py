@@ -1,12 +1,14 @@
 """timm's towers by name: what is known of them, and small ones of the same make for tests and measurements."""
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import torch
 
 from pecore.errors import InputError
 from pecore.image import Resize
+from pecore.rewrites.tower import UnsupportedTowerError, check_block, check_tower, layer_scale, layer_scaled
 from pecore.variants import Variant, find_timm, resized
 
 MASSIVE = 4
@@ -28,6 +30,13 @@ def eva_names() -> list[str]:
     return timm.list_models(module="eva")
 
 
+def vit_names() -> list[str]:
+    """Every entry point of timm's plain ViT; some have parts that no rewrite covers."""
+    import timm
+
+    return timm.list_models(module="vision_transformer")
+
+
 def timm_variant(name: str, image_size: int | None = None, pool: str | None = None) -> Variant:
     """The tower that timm calls `name`, with or without the weights' tag: a row of `VARIANTS` for a Perception Encoder,
     else what timm itself says of it.
@@ -38,7 +47,8 @@ def timm_variant(name: str, image_size: int | None = None, pool: str | None = No
             token).
 
     Raises:
-        InputError: no such tower or tag, one that is no square, a size that is no multiple of the patch.
+        InputError: no such tower or tag, a part that no rewrite covers, images that are no square, a size that is no
+            multiple of the patch.
     """
     if name.startswith("vit_pe_"):
         variant = find_timm(name)
@@ -48,6 +58,12 @@ def timm_variant(name: str, image_size: int | None = None, pool: str | None = No
     if pool not in (None, "token", "avg"):
         raise InputError(f"unknown pool {pool!r}: choose token or avg")
     config, tower = _config(name), _on_meta(name, pool)
+    try:
+        check_tower(tower)
+        for i, block in enumerate(tower.blocks):
+            check_block(block, f"blocks.{i}")
+    except UnsupportedTowerError as error:
+        raise InputError(f"{name} can't be converted: {error}") from error
     height, width = config.input_size[1:]
     tag = f"{config.architecture}.{config.tag}"
     if height != width and image_size is None:
@@ -71,7 +87,7 @@ def timm_variant(name: str, image_size: int | None = None, pool: str | None = No
         class_token=tower.cls_token is not None,
         pool_heads=tower.attn_pool.num_heads if tower.attn_pool is not None else 0,
         final_norm=not isinstance(tower.norm, torch.nn.Identity),
-        layer_scale=getattr(tower.blocks[0], "gamma_1", None) is not None,
+        layer_scale=layer_scaled(tower),
         registers=0 if tower.reg_token is None else tower.reg_token.shape[1],
         pool=pool,
         counted=sum(p.numel() for p in tower.parameters()),
@@ -79,9 +95,16 @@ def timm_variant(name: str, image_size: int | None = None, pool: str | None = No
     return variant if image_size is None else resized(variant, image_size)
 
 
-def hub_repo(variant: Variant) -> str:
-    """Where timm has its weights."""
-    return _config(variant.timm_name).hf_hub_id
+def hub_file(variant: Variant) -> tuple[str, str]:
+    """Repository and file that timm has its weights in.
+
+    Raises:
+        InputError: none in a form that can be read here.
+    """
+    config = _config(variant.timm_name)
+    if not config.hf_hub_id or config.custom_load:
+        raise InputError(f"the hub has no weights of {variant.size} that can be read here: pass --checkpoint FILE")
+    return config.hf_hub_id, config.hf_hub_filename or "model.safetensors"
 
 
 def preprocessing(variant: Variant) -> dict[str, Any]:
@@ -107,11 +130,10 @@ def preprocessing(variant: Variant) -> dict[str, Any]:
 def timm_state_dict(variant: Variant, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A checkpoint's tensors, in timm's form or the authors' own, under the keys of timm's tower and with positions for
     the variant's image size (`timm`'s `checkpoint_filter_fn`)."""
-    from timm.models.eva import checkpoint_filter_fn
-
     with torch.device("meta"):
         tower = create(variant, variant.depth)
-    return checkpoint_filter_fn(dict(tensors), tower)
+    module: Any = import_module(type(tower).__module__)
+    return module.checkpoint_filter_fn(dict(tensors), tower)
 
 
 def spread_state_dict(variant: Variant, seed: int, amplitude: float) -> dict[str, torch.Tensor]:
@@ -139,10 +161,10 @@ def _config(name: str) -> Any:
     import timm
 
     architecture, _, tag = name.partition(".")
-    if architecture not in eva_names():
+    if architecture not in eva_names() and architecture not in vit_names():
         raise InputError(
-            f"{architecture!r} is none of timm's Eva class ({len(eva_names())} towers, all RoPE ViTs among them): "
-            "`pecore list --all` names them"
+            f"{architecture!r} is neither of timm's Eva class (`pecore list --all` names its {len(eva_names())}) nor "
+            "one of its plain ViTs (`timm.list_models(module='vision_transformer')`)"
         )
     known = [n.partition(".")[2] for n in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in known:
@@ -192,8 +214,8 @@ def spread(model: Any, amplitude: float = 0.0, seed: int = 7) -> Any:
         return model
     first, *others = model.blocks
     post_norm = type(first).__name__ == "EvaBlockPostNorm"
-    if getattr(first, "gamma_2", None) is not None:
-        first.gamma_2.data[:MASSIVE] = 1.0
+    if (gamma := layer_scale(first, 2)) is not None:
+        gamma.data[:MASSIVE] = 1.0
     (first.norm2 if post_norm else first.mlp.fc2).bias.data[:MASSIVE] += amplitude
     deviation = amplitude * (MASSIVE / model.embed_dim) ** 0.5  # of a token whose other channels are near 1
     norms = [model.norm, model.fc_norm] + ([] if post_norm else [n for b in others for n in (b.norm1, b.norm2)])

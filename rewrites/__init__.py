@@ -1,4 +1,4 @@
-"""Rewrites that take a timm ViT of the Eva family to a phone's GPU.
+"""Rewrites that take a timm ViT to a phone's GPU.
 
     from pecore.rewrites import rewrite
 

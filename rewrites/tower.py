@@ -7,7 +7,7 @@ RMSNorms, and the Linears of post-norm blocks (`post_norm.py`). Each rewrite is 
 what is folded where.
 
 Nothing here is special to the Perception Encoder: any timm `Eva` tower goes through, pre-norm or post-norm, with GELU
-or gated MLPs, any RoPE or none.
+or gated MLPs, any RoPE or none; and timm's plain `VisionTransformer` with it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -258,7 +258,7 @@ def rope_table(model: Any) -> Tensor | None:
     """timm's RoPE table for the model's image size, sines and cosines side by side: `[patches, 2 * d]`, or
     `[depth, heads, patches, 2 * d]` of mixed RoPE; None where the tower has none. A tower that takes images of any size
     (`dynamic_img_size`) gets the table of the size that it was built with."""
-    if model.rope is None:
+    if getattr(model, "rope", None) is None:
         return None
     table: Tensor = model.rope.get_embed(shape=model.patch_embed.grid_size if model.dynamic_img_size else None)
     return table.detach()
@@ -274,7 +274,7 @@ def rotations(model: Any, dtype: torch.dtype) -> list[HalfRotation | None]:
         sin, cos = table.to(dtype).chunk(2, -1)
         return HalfRotation(sin, cos, model.num_prefix_tokens, getattr(model.rope, "rotate_half", False))
 
-    return [rotation(t) for t in table] if model.rope_mixed else [rotation(table)] * depth
+    return [rotation(table)] * depth if table.ndim == 2 else [rotation(t) for t in table]
 
 
 def branch_out(out: Affine, gamma: Tensor | None, stream: float, centre: bool = True) -> Affine:
@@ -303,7 +303,13 @@ def post_norm(model: Any) -> bool:
 
 def layer_scaled(model: Any) -> bool:
     """Whether a LayerScale is folded into what writes to the residual stream."""
-    return any(getattr(block, "gamma_1", None) is not None for block in model.blocks)
+    return any(layer_scale(block, branch) is not None for block in model.blocks for branch in (1, 2))
+
+
+def layer_scale(block: Any, branch: int) -> Tensor | None:
+    """The LayerScale `[C]` of a block's attention (1) or MLP (2): `gamma_1` in timm's Eva, `ls1.gamma` in its ViT."""
+    gamma = getattr(block, f"gamma_{branch}", None)
+    return getattr(getattr(block, f"ls{branch}", None), "gamma", None) if gamma is None else gamma
 
 
 @dataclass(frozen=True)
@@ -338,9 +344,9 @@ def rewrite_block(model: Any, index: int, rope: nn.Module | None, form: Form) ->
     if post_norm(model):
         return rewrite_post_norm_block(model, name, rope, form)
     attn, mlp, stream = block.attn, block.mlp, form.scales.stream
-    out = as_linear(branch_out(attention_out(attn, form), block.gamma_1, stream, form.centre), form.dtype)
+    out = as_linear(branch_out(attention_out(attn, form), layer_scale(block, 1), stream, form.centre), form.dtype)
     fc1 = [after_norm(part, block.norm2, form.keep_norm_weights) for part in mlp_inputs(mlp)]
-    fc2 = branch_out(from_linear(mlp.fc2), block.gamma_2, stream, form.centre)
+    fc2 = branch_out(from_linear(mlp.fc2), layer_scale(block, 2), stream, form.centre)
     return Block(
         stream_norm(model, f"{name}.norm1", form),
         Attention(
@@ -482,7 +488,7 @@ def rewrite(
     dtype: torch.dtype = torch.float32,
     keep_norm_weights: bool = False,
 ) -> Tower:
-    """Rewrite a timm `Eva` tower so that ML Drift runs every op of it.
+    """Rewrite a timm `Eva` or `VisionTransformer` tower so that ML Drift runs every op of it.
 
     The folding is done in float64 whatever the model's dtype, and cast once to `dtype`; the model itself is not
     touched. The tower takes images of the model's size in any batch; a graph made from it has the batch of its example.
@@ -558,7 +564,7 @@ def _require_norm(norm: nn.Module, module: str) -> None:
 
 def check_block(block: Any, name: str) -> None:
     """Raise `UnsupportedTowerError` for a block that is not attention and MLP, each on the residual stream."""
-    kinds = ("EvaBlock", "EvaBlockPostNorm")
+    kinds = ("EvaBlock", "EvaBlockPostNorm", "Block")
     _require(type(block).__name__ in kinds, name, f"a {type(block).__name__}")
     attn, mlp = block.attn, block.mlp
     kind = type(mlp).__name__
@@ -581,7 +587,10 @@ def check_block(block: Any, name: str) -> None:
 
 def check_tower(model: Any) -> None:
     """Raise `UnsupportedTowerError` for what `rewrite` does not cover outside the blocks, whatever the output."""
-    _require(type(model).__name__ == "Eva", type(model).__name__, "a model that is not timm's Eva")
+    kinds = ("Eva", "VisionTransformer")
+    _require(type(model).__name__ in kinds, type(model).__name__, "a model that is neither timm's Eva nor its ViT")
+    _require(type(model.patch_embed).__name__ == "PatchEmbed", "patch_embed", f"a {type(model.patch_embed).__name__}")
+    _require(isinstance(model.patch_embed.norm, nn.Identity), "patch_embed.norm", "a norm on patches")
     if not isinstance(model.norm_pre, nn.Identity):
         _require_layer_norm(model.norm_pre, "norm_pre")
     for name in ("norm", "fc_norm"):
@@ -590,7 +599,7 @@ def check_tower(model: Any) -> None:
     channels = model.patch_embed.proj.in_channels
     _require(channels == 3, "patch_embed", f"an image of {channels} channels")
     _require(not model.patch_embed.dynamic_img_pad, "patch_embed", "padding to whole patches (dynamic_img_pad)")
-    if model.rope is not None:
+    if getattr(model, "rope", None) is not None:
         _require(hasattr(model.rope, "feat_shape"), "rope", f"a {type(model.rope).__name__}")
 
 
@@ -607,6 +616,10 @@ def check_output(model: Any, output: Output) -> None:
     _require(not (headless and output.kind == "logits"), "head", "a classifier that is not there")
     both = not isinstance(model.norm, nn.Identity) and not isinstance(model.fc_norm, nn.Identity)
     _require(not both, "fc_norm", "a norm behind a norm")
+    if model.num_prefix_tokens and model.global_pool in ("avg", "map"):  # Eva averages patches and attends to all
+        with_prefix = getattr(model, "pool_include_prefix", model.global_pool == "map")
+        what = "with" if with_prefix else "without"
+        _require(with_prefix == (model.global_pool == "map"), "pool", f"{model.global_pool} pooling {what} class token")
     if pool is None:
         _require(model.global_pool in ("avg", "token"), "attn_pool", f"global_pool={model.global_pool!r}")
         return

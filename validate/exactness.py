@@ -72,7 +72,7 @@ def block_differences(
     """The same part by part: stem, every block (each fed what timm's blocks before it made), and the tail, by name."""
     output = output or default_output(model)
     depth, centre, table = len(model.blocks), mean_free(model, output), rope_table(model)
-    ropes = [None] * depth if table is None else table.double() if model.rope_mixed else [table.double()] * depth
+    ropes: Any = [table] * depth if table is None or table.ndim == 2 else table  # one for all blocks, or mixed RoPE
     patches = _float64(model.patch_embed)(image.double())
     patches = patches.flatten(1, 2) if patches.ndim == 4 else patches  # [B, H, W, C] where the image size is dynamic
     theirs = _float64(model.norm_pre)(_embed_positions(model, patches))
@@ -82,7 +82,7 @@ def block_differences(
     shown = None
     for i, (block, (name, part)) in enumerate(zip(model.blocks[: output.blocks(depth)], parts)):
         ours = part(_stream(theirs, centre) * scales.stream)
-        theirs = _float64(block)(theirs, rope=ropes[i])
+        theirs = _float64(block)(theirs, **({} if table is None else {"rope": ropes[i].double()}))
         found[name] = _difference(ours / scales.stream, _stream(theirs, centre))
         if output.has_features and i == output.block(depth):
             shown = theirs

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from pecore.bundle import open_bundle
 from pecore.convert import checkpoint, pipeline
-from pecore.convert.timm_tower import create, eva_names, hub_repo, preprocessing, spread_state_dict, timm_variant
+from pecore.convert.timm_tower import create, eva_names, hub_file, preprocessing, spread_state_dict, timm_variant
 from pecore.convert.towers import build_tower
 from pecore.encoder import PerceptionEncoder
 from pecore.errors import InputError
@@ -35,13 +35,16 @@ def test_every_entry_point_has_a_variant(name: str) -> None:
     assert variant.output == (
         "features" if not variant.embedding_dim else "embedding" if "_clip_" in name else "logits"
     )
-    assert hub_repo(variant).endswith(f"/{variant.timm_name}")
+    repo, file = hub_file(variant)
+    assert repo.endswith(f"/{variant.timm_name}")
+    assert file == "model.safetensors"
     assert Resize.of(preprocessing(variant)).name == preprocessing(variant)["resize"]
 
 
 def test_names_that_are_none() -> None:
     for name, message in (
-        ("vit_small_patch16_224", "'vit_small_patch16_224' is none of timm's Eva class"),
+        ("resnet18", "'resnet18' is neither of timm's Eva class"),
+        ("vit_base_patch16_clip_quickgelu_224", r"can't be converted: blocks\.0\.mlp\.act: QuickGELU\(\) has no"),
         ("vit_tiny_patch16_dinov3_qkvb.nonsense", "has no weights 'nonsense': choose eupe_lvd1689m"),
         ("vit_base_patch16_sapiens2", "images of 1024 x 768 pixels, and a bundle's are square"),
     ):
@@ -184,3 +187,18 @@ def test_a_bundle_from_weights_to_an_embedding(eupe, tmp_path: Path) -> None:
     checks = validate(target, ValidationOptions(gpu="skip"), bundle_tower, lambda _: None)
     assert [c for c in checks if c.outcome == "failed"] == []
     assert {c.gate for c in checks} >= {"exact", "headroom", "cpu"}
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch14_reg4_dinov2.lvd142m", "vit_base_patch16_siglip_224.webli"])
+def test_plain_vits(name: str, tmp_path: Path) -> None:
+    """From a file under timm's keys to a tower of another image size."""
+    trained, variant = timm_variant(name), timm_variant(name, 56 if "patch14" in name else 64)
+    with torch.device("meta"):
+        shapes = {k: t.shape for k, t in create(replace(trained, depth=2), 2).state_dict().items()}
+    generator = torch.Generator().manual_seed(5)
+    path = tmp_path / "model.safetensors"
+    save_file({k: torch.randn(shape, generator=generator) * 0.02 for k, shape in shapes.items()}, path)
+    variant = replace(variant, depth=2)
+    tower = build_tower(variant, checkpoint.load(variant, path).state_dict)
+    assert tower(torch.zeros(1, 3, variant.image_size, variant.image_size)).shape == (1, variant.width)
+    assert variant.output == "features"
