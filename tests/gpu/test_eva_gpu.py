@@ -1,5 +1,5 @@
-"""What the towers of timm's Eva class have that a Perception Encoder has not, on the real delegate: every op, right in
-fp16 and fp32, two blocks, a few patches."""
+"""What other ViTs of timm's have that a Perception Encoder has not, on the real delegate: every op, right in fp16 and
+fp32, two blocks, a few patches."""
 
 from pathlib import Path
 
@@ -25,6 +25,7 @@ pytestmark = pytest.mark.gpu
         "eva02_base_patch16_clip_224",  # norms inside SwiGLU and attention
         "eva02_enormous_patch14_clip_224",  # post-norm
         "vit_small_patch16_rope_mixed_224",  # a table per head
+        "vit_small_patch14_reg4_dinov2",  # timm's plain ViT: qkv biases, LayerScale, registers
         "vit_large_patch16_sapiens2",  # RMSNorm, norms on q and k, grouped queries
     ],
 )
