@@ -26,6 +26,7 @@ from pecore.convert import hub
 from pecore.convert.fingerprint import fingerprint
 from pecore.convert.state_dict import TowerFile, read_tower
 from pecore.convert.synthetic import LOGIT_SCALE, synthetic_state_dict
+from pecore.convert.timm_tower import hub_file, spread_state_dict, timm_state_dict
 from pecore.convert.towers import tower_shapes
 from pecore.errors import InputError
 from pecore.variants import VARIANTS, Variant
@@ -94,8 +95,9 @@ def load(
         InputError: one sentence, for whatever can't be fetched, read or trusted, or does not fit `variant`.
     """
     if source == "synthetic":
+        made = synthetic_state_dict(variant.as_trained, seed, amplitude) if variant.is_pe else None
         return Weights(
-            state_dict=synthetic_state_dict(variant.as_trained, seed, amplitude),
+            state_dict=made or spread_state_dict(variant, seed, amplitude),
             kind="synthetic",
             source=f"synthetic, seed {seed}, massive activations of {amplitude:g}",
             file=None,
@@ -106,9 +108,8 @@ def load(
             amplitude=amplitude,
         )
     if source == "hub":
-        path = hub.fetch(variant.vision_repo, VISION_FILE, log)
-        weights = weights_of(variant, read_tower(path, ema))
-        return from_hub(weights, variant.vision_repo)
+        repo, name = (variant.vision_repo, VISION_FILE) if variant.is_pe else hub_file(variant)
+        return from_hub(weights_of(variant, read_tower(hub.fetch(repo, name, log), ema)), repo)
     weights = weights_of(variant, read_tower(Path(source), ema))
     if weights.taken:
         log(f"of {source}: {weights.taken}")
@@ -121,8 +122,11 @@ def weights_of(variant: Variant, file: TowerFile) -> Weights:
     Raises:
         InputError: they do not fit `variant`, or are not finite numbers.
     """
-    state_dict = _vision(file)
-    _check_fit(variant, state_dict, file.path)
+    if variant.is_pe:
+        state_dict = _vision(file)
+        _check_fit(variant, state_dict, file.path)
+    else:
+        state_dict = _other_tower(variant, file.tensors, file.path)
     text = any(key.startswith("text.") or key == "token_embedding.weight" for key in file.tensors)
     return Weights(
         state_dict=float32(state_dict, file.path),
@@ -174,6 +178,28 @@ def float32(state_dict: Mapping[str, torch.Tensor], path: Path) -> dict[str, tor
         InputError: one is not of floating-point numbers, or not all of them are finite.
     """
     return {key: _float32(key, tensor, path) for key, tensor in state_dict.items()}
+
+
+def _other_tower(variant: Variant, tensors: Mapping[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a tower that is no PE, under timm's keys."""
+    try:
+        state_dict = timm_state_dict(variant, tensors)
+    except (AttributeError, IndexError, KeyError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path} holds no {variant.size} ({error}): pass its own checkpoint") from error
+    expected = tower_shapes(variant)
+    differences = [
+        f"{key} is {list(state_dict[key].shape) if key in state_dict else 'missing'} instead of {list(shape)}"
+        for key, shape in expected.items()
+        if key not in state_dict or tuple(state_dict[key].shape) != shape
+    ]
+    differences += [f"{key} is unknown" for key in state_dict if key not in expected]
+    if differences:
+        more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+        raise InputError(
+            f"{path} does not fit {variant.size} ({'; '.join(differences[:SHOWN])}{more}): pass its own checkpoint, or "
+            "another --timm-model or --pool"
+        )
+    return state_dict
 
 
 def _vision(file: TowerFile) -> dict[str, torch.Tensor]:

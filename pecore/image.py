@@ -2,7 +2,8 @@
 
 Meta's and open_clip's evaluation transform: RGB, *squash* to a square (no crop, aspect ratio not kept) with Pillow's
 antialiased bilinear filter, /255, then mean = std = 0.5. timm's configuration names bicubic and a centre crop; the
-published zero-shot figures were not measured with that.
+published zero-shot figures were not measured with that. Other towers of timm's are evaluated as their configuration
+says: `Resize`, from a bundle's manifest. Their mean and std are in the graph, which takes the same ranges as PE's.
 
 Before the transform an image is brought to what a person sees: EXIF orientation applied, transparency on white, 16-bit
 grey scaled to 8 bits, palette and CMYK to RGB, the first frame of an animation. A colour profile is ignored, as Meta's
@@ -11,11 +12,14 @@ and open_clip's transforms ignore it (docs/preprocessing.md).
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Literal, get_args
+from typing import Any, BinaryIO, Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -39,8 +43,72 @@ ValueRange = Literal["-1..1", "0..1", "0..255"]
 ImageInput = Image.Image | str | os.PathLike[str] | np.ndarray
 
 
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class Resize:
+    """How an image becomes the model's square.
+
+    mode: `squash` (aspect ratio not kept) or `crop` (the shorter side to the size, then the centre). filter: `bilinear`
+    or `bicubic`, Pillow's, antialiased. crop_pct: share of the resized image's side that is kept, in either mode.
+    """
+
+    mode: str = "squash"
+    filter: str = "bilinear"
+    crop_pct: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """As a manifest's `preprocessing.resize`: `squash` for what PE has and nothing else, so that an app that knows
+        only that refuses the others."""
+        if self.mode == "crop":
+            return "crop"
+        parts = [self.mode, "crop" if self.crop_pct != 1.0 else "", self.filter if self.filter != "bilinear" else ""]
+        return "-".join(part for part in parts if part)
+
+    @staticmethod
+    def of(preprocessing: Mapping[str, Any]) -> Resize:
+        """From a manifest's `preprocessing`.
+
+        Raises:
+            InputError: it asks for what this version does not know.
+        """
+        name, given = preprocessing.get("resize"), str(preprocessing.get("filter", "bilinear")).partition(",")[0]
+        found = Resize("crop" if name == "crop" else "squash", given, float(preprocessing.get("crop_pct", 1.0)))
+        if given not in FILTERS or found.name != name:
+            raise InputError(
+                f"the bundle's images are resized by {name} ({given}), which is not known: update pecore-litert"
+            )
+        return found
+
+    def apply(self, image: Image.Image, size: int) -> Image.Image:
+        """The square of `size` pixels, as timm's evaluation transform makes it."""
+        scaled = math.floor(size / self.crop_pct)
+        width, height = image.size
+        if self.mode == "squash":
+            target = (scaled, scaled)
+        elif width <= height:
+            target = (scaled, int(scaled * height / width))
+        else:
+            target = (int(scaled * width / height), scaled)
+        image = image.resize(target, FILTERS[self.filter])
+        if target == (size, size):
+            return image
+        left, top = round((target[0] - size) / 2), round((target[1] - size) / 2)
+        return image.crop((left, top, left + size, top + size))
+
+
+SQUASH = Resize()
+
+
 def preprocess(
-    image: ImageInput, size: int, *, layout: Layout = "nchw", value_range: ValueRange = "-1..1"
+    image: ImageInput,
+    size: int,
+    *,
+    layout: Layout = "nchw",
+    value_range: ValueRange = "-1..1",
+    resize: Resize = SQUASH,
 ) -> np.ndarray:
     """Model input for one image: contiguous float32 [1, 3, size, size], or [1, size, size, 3] for "nhwc".
 
@@ -51,8 +119,7 @@ def preprocess(
         raise InputError(f"unknown input layout {layout!r}: choose one of {', '.join(get_args(Layout))}")
     if value_range not in get_args(ValueRange):
         raise InputError(f"unknown input range {value_range!r}: choose one of {', '.join(get_args(ValueRange))}")
-    resized = load_image(image).resize((size, size), Image.Resampling.BILINEAR)
-    pixels = np.asarray(resized, dtype=np.float32)
+    pixels = np.asarray(resize.apply(load_image(image), size), dtype=np.float32)
     if value_range != "0..255":
         pixels = pixels / np.float32(255)
     if value_range == "-1..1":

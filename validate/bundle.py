@@ -11,7 +11,7 @@ import numpy as np
 from pecore.bundle import MODEL_CARD, REFERENCE, REPORT, TEXT_REFERENCE, Bundle, open_bundle
 from pecore.errors import InputError
 from pecore.files import write_json, write_text
-from pecore.image import preprocess
+from pecore.image import Resize, preprocess
 from pecore.precision import by_tower
 from pecore.runtime import CannotRunError, TensorSpec, open_model
 from pecore.validate import device, gates
@@ -200,13 +200,16 @@ def _check_tower(bundle: Bundle, options: ValidationOptions, load_tower: LoadTow
         return [Check(gate, "tower", "PyTorch", "skipped", str(why)) for gate in ("exact", "headroom")]
     import torch
 
-    from pecore.rewrites import Output, Scales
+    from pecore.rewrites import Output, PixelRange, Scales
     from pecore.validate import exactness, headroom
     from pecore.validate.photographs import photographs
 
     log("loading weights")
     model = load_tower(bundle, options.checkpoint)
-    images = [torch.from_numpy(preprocess(image, bundle.variant.image_size)) for _, image in photographs()]
+    how, side = bundle.vision.preprocessing, bundle.variant.image_size
+    pixels, resize = PixelRange(mean=how["mean"], std=how["std"]), Resize.of(how)
+    shots = (torch.from_numpy(preprocess(image, side, resize=resize)) for _, image in photographs())
+    images = [pixels.to_tower(shot) for shot in shots]
     log(f"measuring headroom on {len(images)} photographs")
     scales = Scales(**bundle.vision.scales)  # the bundle's own: what was converted is what is checked
     output = Output(**bundle.vision.tower_output)

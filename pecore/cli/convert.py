@@ -29,7 +29,11 @@ def convert(
     ] = None,
     timm_model: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Or timm's name, for a --checkpoint with a head of its own (fine-tuned)."),
+        typer.Option(
+            metavar="NAME",
+            help="Or timm's name, any of its Eva class (`pecore list --all`), with the weights' tag; a --checkpoint "
+            "may have a head of its own (fine-tuned).",
+        ),
     ] = None,
     weights: Annotated[
         str, typer.Option(help="hub, or synthetic: seeded, needs no network, classifies nothing.")
@@ -55,6 +59,10 @@ def convert(
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(metavar="PIXELS", help="Other than the trained one: positions are interpolated.")
+    ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(help="With --timm-model: embedding from the class token (token) or the patches' mean (avg)."),
     ] = None,
     batch: Annotated[int, typer.Option(help="Images that the graph takes at once.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder that the bundle's folder goes into.")] = Path("out"),
@@ -92,11 +100,14 @@ def convert(
             "--output": output,
             "--layer": layer is not None,
             "--image-size": image_size is not None,
+            "--pool": pool,
             "--batch": batch != 1,
         }
         if text and (given := [name for name, value in about_vision.items() if value]):
             raise InputError(f"{' and '.join(given)}: about a vision tower, leave it out")
-        variant = choose_variant(size, variant_name, timm_model, checkpoint, image_size)
+        if pool and not timm_model:
+            raise InputError(f"--pool {pool}: for a --timm-model, leave it out")
+        variant = choose_variant(size, variant_name, timm_model, checkpoint, image_size, pool)
         if timm_model and checkpoint and not output and layer is None and not text:
             require_known_head(variant, checkpoint)
         common: Any = {
@@ -135,12 +146,18 @@ def convert(
 
 
 def choose_variant(
-    size: str | None, name: str | None, timm_model: str | None, checkpoint: Path | None, image_size: int | None
+    size: str | None,
+    name: str | None,
+    timm_model: str | None,
+    checkpoint: Path | None,
+    image_size: int | None,
+    pool: str | None = None,
 ) -> "Variant":
     """The variant that one of `--size`, `--variant` and `--timm-model` names, for images of `image_size`; with
     `--timm-model`, with the head that the checkpoint has."""
     from pecore.convert.checkpoint import head_size
-    from pecore.variants import find, find_timm, resized
+    from pecore.convert.timm_tower import timm_variant
+    from pecore.variants import find, resized
 
     given = [value for value in (size, name, timm_model) if value is not None]
     if len(given) != 1:
@@ -150,7 +167,7 @@ def choose_variant(
     if timm_model is None:
         variant = find(given[0])
     else:
-        variant = find_timm(timm_model)
+        variant, image_size = timm_variant(timm_model, image_size, pool), None
         if checkpoint:
             variant = replace(variant, embedding_dim=head_size(checkpoint))
     if size is not None and variant.family != "core":
