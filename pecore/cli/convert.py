@@ -39,8 +39,12 @@ def convert(
         str, typer.Option(help="hub, or synthetic: seeded, needs no network, classifies nothing.")
     ] = "hub",
     checkpoint: Annotated[
-        Path | None, typer.Option(help="A local file instead: timm or open_clip .safetensors, or Meta's .pt.")
+        Path | None,
+        typer.Option(help="A local file, or folder of shards, instead: timm's or open_clip's keys, or Meta's."),
     ] = None,
+    ema: Annotated[
+        bool, typer.Option("--ema/--no-ema", help="Averaged weights where the checkpoint has both, as timm does.")
+    ] = True,
     tower: Annotated[str, typer.Option(help="vision, or text: token ids to text embedding.")] = "vision",
     precision: Annotated[
         str | None,
@@ -104,6 +108,8 @@ def convert(
         if pool and not timm_model:
             raise InputError(f"--pool {pool}: for a --timm-model, leave it out")
         variant = choose_variant(size, variant_name, timm_model, checkpoint, image_size, pool)
+        if timm_model and checkpoint and not output and layer is None and not text:
+            require_known_head(variant, checkpoint)
         common: Any = {
             "precisions": tuple(p.strip() for p in (precision or ("int8" if text else "fp16")).split(",")),
             "gpu": "require" if require_gpu else "auto" if gpu else "skip",
@@ -114,7 +120,7 @@ def convert(
         if text:
             from pecore.convert.text_tower import load_text
 
-            loaded_text = load_text(variant, source, seed=seed)
+            loaded_text = load_text(variant, source, seed=seed, ema=ema, log=log)
             target, gates = out / variant.artefact, pipeline.GateOptions(**common)
             result = pipeline.convert_text(variant, loaded_text, target, gates, log)
         else:
@@ -128,7 +134,7 @@ def convert(
                 **common,
             )
             target = out / pipeline.bundle_name(variant, options)
-            loaded = checkpoints.load(variant, source, seed=seed, amplitude=synthetic_amplitude)
+            loaded = checkpoints.load(variant, source, seed=seed, amplitude=synthetic_amplitude, ema=ema, log=log)
             result = pipeline.convert(variant, loaded, target, options, log)
     if as_json:
         show_json(result.report)
@@ -167,6 +173,20 @@ def choose_variant(
     if size is not None and variant.family != "core":
         raise InputError(f"--size is for core towers: give --variant {variant.name}")
     return variant if image_size is None else resized(variant, image_size)
+
+
+def require_known_head(variant: "Variant", checkpoint: Path) -> None:
+    """Refuse to guess what a head of a checkpoint's own is: as wide as the embedding, it may be that or a classifier.
+
+    Raises:
+        InputError: with both ways to say it.
+    """
+    if variant.output == "embedding":
+        outputs = variant.embedding_dim
+        raise InputError(
+            f"the head in {checkpoint} has {outputs} outputs, as many as {variant.size}'s embedding: say which it is, "
+            f"--output embedding, or --output logits for a classifier of {outputs} classes"
+        )
 
 
 def files_table(files: "Mapping[str, FileEntry]") -> Table:
