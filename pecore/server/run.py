@@ -1,0 +1,101 @@
+"""A server from start to end: its socket, its signals, its event loop."""
+
+import errno
+import ipaddress
+import signal
+import socket
+import warnings
+from collections.abc import Callable
+
+import uvicorn
+from PIL import Image
+from starlette.types import ASGIApp
+
+from pecore.errors import InputError
+
+GRACE_SECONDS = 30
+"""For what is under way when the server is told to end."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to a server on that address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A socket that is bound and not listening yet, so that nobody waits for a model that is loading; port 0 is any free one.
+
+    Raises:
+        InputError: no such host, or a port that is in use or can't be used.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"{host} is no address of this machine ({error}): give an IP address with --host") from error
+    except OverflowError as error:
+        raise _no_port(port, str(error)) from error
+    out = socket.socket(family, socket.SOCK_STREAM)
+    out.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        out.bind(address)
+        return out
+    except (OSError, OverflowError) as error:
+        out.close()
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            raise InputError(f"port {port} is in use: give another with --port, or --port 0 for any free one") from error
+        if getattr(error, "errno", None) == errno.EADDRNOTAVAIL:
+            raise InputError(f"{host} is no address of this machine: give one of its own with --host") from error
+        raise _no_port(port, str(error)) from error
+
+
+def _no_port(port: int, why: str) -> InputError:
+    return InputError(f"port {port} can't be used ({why}): give another with --port, or --port 0 for any free one")
+
+
+def address_of(bound: socket.socket) -> str:
+    """What to type into a browser."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def run(app: ASGIApp, bound: socket.socket, started: Callable[[], None] = lambda: None) -> None:
+    """Serve until Ctrl-C or SIGTERM: then take no more, finish what is under way, and return. A second Ctrl-C ends at
+    once.
+
+    Args:
+        started: called when requests are answered.
+    """
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the limit is the server's own
+    config = uvicorn.Config(
+        app,
+        lifespan="on",
+        ws="none",
+        access_log=False,
+        server_header=False,
+        log_level="error",
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    ends = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in ends}
+    for number in ends:  # uvicorn raises what it caught once more, to the handlers that it found
+        signal.signal(number, lambda *caught: None)
+    try:
+        _Server(config, started).run(sockets=[bound])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._tell = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._tell()
