@@ -57,7 +57,7 @@ def serve(
     from pecore.server.app import create_app
     from pecore.server.options import Limits, ServerOptions
     from pecore.server.page import LiteRtJs
-    from pecore.server.run import address_of, is_loopback, open_socket, run
+    from pecore.server.run import address_of, is_loopback, make_server, open_socket, run
 
     loopback = is_loopback(host)
     _check_options(loopback, host, api_key, open_browser)
@@ -72,7 +72,8 @@ def serve(
             with progress() as log:
                 runtime.folder(log)
         app = create_app(service, options, runtime, _print_json if as_json else None)
-        run(app, bound, partial(_tell, service, address_of(bound), runtime is not None, open_browser, as_json))
+        tell = partial(_tell, service, address_of(bound), runtime is not None, open_browser, as_json)
+        run(make_server(app, tell), bound)
     if not as_json:
         show("Ended.")
 
@@ -84,9 +85,8 @@ def _tell(service: "Service", address: str, page: bool, open_browser: bool, as_j
         about = {"model": service.model_id, "synthetic_weights": bundle.synthetic}
         _print_json({"event": "listening", "address": address, **about})
     else:
-        where = f"the page there, its self-test at {address}?selftest, " if page else ""
-        show(f"{service.model_id} from {bundle.folder} is at {address}  ({where}the API in {address}openapi.json; Ctrl+C ends)")
-        show(*notes(bundle))
+        show(f"{service.model_id} is at {address}  (from {bundle.folder}; Ctrl+C ends)")
+        show(*([f"The page is there too, and its self-test at {address}?selftest"] * page), *notes(bundle))
     if open_browser:
         webbrowser.open(address)
 

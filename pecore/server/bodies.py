@@ -14,6 +14,13 @@ from pecore.server.options import Limits
 DRAIN_SECONDS = 1.0
 """A client that is still sending reads no answer: for so long what it sends is dropped before it is refused."""
 
+MOST_STRINGS = 10_000
+MOST_BRACKETS = 500
+MOST_ELSE = 2**16
+"""Strings, lists and objects, and characters outside of strings that a body may hold: many times what any request
+does, and too little to exhaust the memory with small objects, or the stack with nested ones. (Python's own limit of
+recursion is not relied on: libraries raise it, and json.loads then ends the process.)"""
+
 
 class Bodies:
     """Bodies of all the requests that are under way; together they are bounded too."""
@@ -81,14 +88,25 @@ def parse(body: bytes) -> Any:
     """
     try:
         text = body.decode()
+        if not _is_lean(text):
+            raise ApiError(400, "bad_json", "the body is JSON of more parts than any request has")
         value = json.loads(text, parse_constant=_refuse_constant)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair
         return value
-    except RecursionError as error:
-        raise ApiError(400, "bad_json", "the body is JSON that is nested too deeply") from error
     except ValueError as error:
         raise ApiError(400, "bad_json", f"the body is no JSON in UTF-8: {ascii(str(error))[1:-1][:120]}") from error
+
+
+def _is_lean(text: str) -> bool:
+    """Whether JSON is within what is taken, before a parser sees it."""
+    pieces = text.replace("\\\\", "").replace('\\"', "").split('"', 2 * MOST_STRINGS)
+    outside = "".join(pieces[::2])
+    return (
+        len(pieces) <= 2 * MOST_STRINGS
+        and len(outside) <= MOST_ELSE
+        and outside.count("[") + outside.count("{") <= MOST_BRACKETS
+    )
 
 
 def _refuse_constant(name: str) -> NoReturn:

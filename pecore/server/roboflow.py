@@ -134,9 +134,9 @@ def _compare_schema(text: Schema, common: Mapping[str, Schema], limits: Limits) 
     def kinds(name: str, default: str, shapes: Mapping[str, list[Schema]], more: str) -> Json:
         branches = []
         for kind, allowed in shapes.items():
-            properties = {f"{name}_type": {"enum": [kind], "type": "string"}, name: {"anyOf": allowed, "description": ""}}
+            properties = {f"{name}_type": {"enum": [kind], "type": "string"}, name: {"anyOf": allowed}}
             required = [name] if kind == default else [name, f"{name}_type"]
-            branches.append({"type": "object", "properties": properties, "required": required, "description": ""})
+            branches.append({"type": "object", "properties": properties, "required": required})
         what = f"what {name}_type says ({default!r} by default): an image in base64 for 'image', a text for 'text'"
         return {"anyOf": branches, "description": f"an object whose {name} is {what}{more}"}
 

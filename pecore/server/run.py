@@ -61,14 +61,8 @@ def address_of(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def run(app: ASGIApp, bound: socket.socket, started: Callable[[], None] = lambda: None) -> None:
-    """Serve until Ctrl-C or SIGTERM: then take no more, finish what is under way, and return. A second Ctrl-C ends at
-    once.
-
-    Args:
-        started: called when requests are answered.
-    """
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the limit is the server's own
+def make_server(app: ASGIApp, started: Callable[[], None] = lambda: None) -> uvicorn.Server:
+    """A server, not started yet; `started` is called when requests are answered."""
     config = uvicorn.Config(
         app,
         lifespan="on",
@@ -79,15 +73,7 @@ def run(app: ASGIApp, bound: socket.socket, started: Callable[[], None] = lambda
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    ends = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in ends}
-    for number in ends:  # uvicorn raises what it caught once more, to the handlers that it found
-        signal.signal(number, lambda *caught: None)
-    try:
-        _Server(config, started).run(sockets=[bound])
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return _Server(config, started)
 
 
 class _Server(uvicorn.Server):
@@ -99,3 +85,18 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._tell()
+
+
+def run(server: uvicorn.Server, bound: socket.socket) -> None:
+    """Serve until Ctrl-C or SIGTERM: then take no more, finish what is under way, and return. A second Ctrl-C ends at
+    once."""
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the limit is the server's own
+    ends = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in ends}
+    for number in ends:  # uvicorn raises what it caught once more, to the handlers that it found
+        signal.signal(number, lambda *caught: None)
+    try:
+        server.run(sockets=[bound])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,6 +1,6 @@
 """The part of JSON Schema that the API uses, checked: a request is held against the very document that is served.
 
-Every node has a `description` that completes the sentence "FIELD must be ...".
+The `description` of a node, where no `anyOf` stands above it, completes the sentence "FIELD must be ...".
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ def problem(schema: Schema, value: Any, where: str = "the body") -> str | None:
     """Why `value`, as `json.loads` gives it, does not fit; None where it does. The batch limit, `maxItems`, is not
     looked at: exceeding it has a code of its own."""
     if not _fits(schema, value):
-        return f"{where} must be {schema['description']}, not {shown(value)}"
+        return f"{where} must be {schema.get('description', 'something else')}, not {shown(value)}"
     for name in schema.get("required", ()):
         if isinstance(value, dict) and name not in value:
             return f"{where} lacks {name!r}"

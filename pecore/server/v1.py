@@ -72,7 +72,7 @@ def endpoints(limits: Limits) -> list[Endpoint]:
         ("input",),
     )
     found = obj({"path": STRING, "cosine": NUMBER}, ("path", "cosine"))
-    query = [{"required": [name], "description": "", "not": {"required": [other]}} for name, other in _EITHER]
+    query = [{"required": [name], "not": {"required": [other]}} for name, other in _EITHER]
     search_request = obj(
         {"text": text, "image": IMAGE, "top": integer("how many to find", 1, MOST_FOUND), **common},
         anyOf=query,

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+import socket
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import httpx
 import pytest
 from PIL import Image
 from skimage import data
@@ -15,6 +18,7 @@ from starlette.testclient import TestClient
 from pecore.encoder import PerceptionEncoder
 from pecore.server.app import create_app
 from pecore.server.options import Limits, ServerOptions
+from pecore.server.run import make_server, open_socket
 from pecore.server.search_index import SearchIndex
 from pecore.server.service import Service
 from tests.server.tiny_bundle import write_bundle
@@ -45,18 +49,6 @@ def encoder(server_bundle: Path) -> PerceptionEncoder:
     return PerceptionEncoder(server_bundle, threads=1)
 
 
-class FakeIndex:
-    """Remembers what it was asked."""
-
-    def __init__(self, space: Any) -> None:
-        self.space = space
-        self.asked: list[tuple[np.ndarray, int]] = []
-
-    def search(self, embedding: np.ndarray, top: int) -> list[tuple[str, float]]:
-        self.asked.append((embedding, top))
-        return [("shelf/cat.jpg", 0.5), ("shelf/dog.jpg", 0.25)][:top]
-
-
 Serve = Callable[..., TestClient]
 
 
@@ -81,6 +73,45 @@ def serve(server_bundle: Path) -> Iterator[Serve]:
     yield start
     for client in clients:
         client.__exit__(None, None, None)
+
+
+@dataclass
+class Live:
+    """A server in a thread, on a port of its own, as clients see it."""
+
+    service: Service
+    port: int
+    log: list[dict[str, Any]]
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    def client(self, **more: Any) -> httpx.Client:
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20, trust_env=False, **more)
+
+
+@pytest.fixture
+def live(server_bundle: Path) -> Iterator[Callable[..., Live]]:
+    """live(limits=..., **options): a real server, ended after the test."""
+    running = []
+
+    def start(limits: Limits | None = None, **options: Any) -> Live:
+        asked = ServerOptions(limits=limits or Limits(), **options)
+        encoder = PerceptionEncoder(server_bundle, threads=1)
+        service = Service(encoder, asked.limits, labels=encoder.labels)
+        bound, up, log = open_socket("127.0.0.1", 0), threading.Event(), []
+        server = make_server(create_app(service, asked, access=log.append), up.set)
+        thread = threading.Thread(target=server.run, args=([bound],))
+        thread.start()
+        running.append((server, thread))
+        assert up.wait(20)
+        return Live(service, bound.getsockname()[1], log)
+
+    yield start
+    for server, thread in running:
+        server.should_exit = True
+        thread.join(40)
+        assert not thread.is_alive()
 
 
 @pytest.fixture(scope="session")
