@@ -33,7 +33,9 @@ EXAMPLE = "pecore serve out/pe_core_base_224 --open"
 def serve(
     bundle: Annotated[Path | None, typer.Argument(help="Bundle to serve; the only one in out/ by default.")] = None,
     port: Annotated[int, typer.Option(help="Port; 0 for any free one.")] = 9001,
-    host: Annotated[str, typer.Option(help="Address to listen on; other than this machine's needs --api-key.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; other than this machine's needs --api-key.")
+    ] = "127.0.0.1",
     api_key: Annotated[
         str | None, typer.Option(envvar="PECORE_API_KEY", help="Demand this key; the page is not served then.")
     ] = None,
@@ -41,7 +43,9 @@ def serve(
         list[str] | None, typer.Option(metavar="ORIGIN", help="Another site whose pages may ask (CORS); repeatable.")
     ] = None,
     index: Annotated[Path | None, typer.Option(help="Index that `pecore embed` wrote, for /v1/search.")] = None,
-    clip_alias: Annotated[bool, typer.Option("--clip-alias", help="Answer /clip/* as well, for inference-sdk.")] = False,
+    clip_alias: Annotated[
+        bool, typer.Option("--clip-alias", help="Answer /clip/* as well, for inference-sdk.")
+    ] = False,
     max_batch: Annotated[int, typer.Option(callback=at_least_one, help="Images or texts in one request.")] = 8,
     queue: Annotated[int, typer.Option(callback=at_least_one, help="Images and texts that may wait; 503 beyond.")] = 64,
     weights: WeightsOption = None,

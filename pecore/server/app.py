@@ -43,7 +43,11 @@ def create_app(
         runtime: of the page, which is not served without it.
         access: called with one JSON object for each answer.
     """
-    endpoints = [*roboflow.endpoints(options.limits, options.clip_alias), *v1.endpoints(options.limits), METRICS]
+    endpoints = [
+        *roboflow.endpoints(options.limits, options.clip_alias),
+        *v1.endpoints(options.limits, service.dim),
+        METRICS,
+    ]
     document = openapi.document(endpoints, options, service.model_id)
     answering = _Answering(service, options)
 

@@ -1,6 +1,6 @@
 """An endpoint: one row of a table, of which both the routes and the OpenAPI document are made."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,7 +8,7 @@ from pecore.server.schema import Schema
 from pecore.server.service import Service
 
 Json = dict[str, Any]
-Handler = Callable[[Service, Any], Awaitable[Any]]
+Handler = Callable[[Service, Any], Coroutine[Any, Any, Any]]
 """(service, what was sent) -> the answer's JSON. What was sent is the body, checked, or the path's parameters."""
 
 

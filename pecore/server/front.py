@@ -1,5 +1,5 @@
-"""What happens to every request before and after it is answered: who asks is checked, the headers are set, the answer is
-logged and counted, and an exception becomes "Internal error."."""
+"""What happens to every request before and after it is answered: who asks is checked, the headers are set, the answer
+is logged and counted, and an exception becomes "Internal error."."""
 
 import ipaddress
 import json
@@ -60,6 +60,8 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        # Clients that are given an address with a slash at its end add another.
+        scope = {**scope, "path": "/" + scope["path"].lstrip("/")}
         started = time.perf_counter()
         sent = {"status": GONE, "bytes": 0}
 
@@ -88,7 +90,10 @@ class Front:
         self._count(getattr(route, "path", "other"), sent["status"], seconds)
         if self._access:
             client = scope.get("client")
-            entry = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "client": client[0] if client else None}
+            entry = {
+                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "client": client[0] if client else None,
+            }
             asked = {"method": scope["method"], "path": scope["path"]}  # never the query, which may hold the key
             ms = round(seconds * 1e3, 1)
             self._access({**entry, **asked, "status": sent["status"], "bytes": sent["bytes"], "ms": ms})

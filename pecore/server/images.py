@@ -38,7 +38,9 @@ def _bytes(value: str, where: str) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise bad_image(f"{where} is not an image in base64: {shown(value)} (paths and addresses are not taken)") from error
+        raise bad_image(
+            f"{where} is not an image in base64: {shown(value)} (paths and addresses are not taken)"
+        ) from error
 
 
 def open_image(data: bytes, where: str, most_pixels: int) -> Image.Image:

@@ -68,7 +68,9 @@ def endpoints(limits: Limits, clip_alias: bool) -> list[Endpoint]:
         Endpoint("GET", "/healthz", _health, "The process answers", STATUS, public=True),
         Endpoint("GET", "/readiness", _readiness, "There is room in the queue; 503 where not", STATUS, public=True),
         Endpoint("GET", "/model/registry", _registry, "The model that is loaded", REGISTRY),
-        Endpoint("POST", "/model/add", _add, "The loaded model may be asked for; another is a 404", REGISTRY, ANY_MODEL),
+        Endpoint(
+            "POST", "/model/add", _add, "The loaded model may be asked for; another is a 404", REGISTRY, ANY_MODEL
+        ),
         Endpoint("POST", "/model/remove", _add, "The loaded model stays loaded; another is a 404", REGISTRY, ANY_MODEL),
         Endpoint("POST", "/model/clear", _registry, "The loaded model stays loaded", REGISTRY, None),
     ]
@@ -126,7 +128,13 @@ def _compare_schema(text: Schema, common: Mapping[str, Schema], limits: Limits) 
     def several(kind: str) -> list[Schema]:
         item = forms[kind]
         bounds = {"maxProperties": limits.batch}
-        named = {"type": "object", "additionalProperties": item, "minProperties": 1, "description": "named ones", **bounds}
+        named = {
+            "type": "object",
+            "additionalProperties": item,
+            "minProperties": 1,
+            "description": "named ones",
+            **bounds,
+        }
         if kind == "image":  # {"type": "base64", "value": ...} is one image
             named["not"] = {"required": ["type", "value"]}
         return [item, list_of(item, "prompts", minItems=1, maxItems=limits.batch), named]
@@ -148,7 +156,10 @@ def _compare_schema(text: Schema, common: Mapping[str, Schema], limits: Limits) 
     )
     one = {kind: [form] for kind, form in forms.items()}
     many = {kind: several(kind) for kind in forms}
-    shape["allOf"] = [kinds("subject", "image", one, ""), kinds("prompt", "text", many, ", or a list or object of them")]
+    shape["allOf"] = [
+        kinds("subject", "image", one, ""),
+        kinds("prompt", "text", many, ", or a list or object of them"),
+    ]
     return shape
 
 

@@ -26,7 +26,7 @@ def is_loopback(host: str) -> bool:
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """A socket that is bound and not listening yet, so that nobody waits for a model that is loading; port 0 is any free one.
+    """A socket that is bound; port 0 is any free one. It is not listening yet, so nobody waits for a model that loads.
 
     Raises:
         InputError: no such host, or a port that is in use or can't be used.
@@ -45,7 +45,9 @@ def open_socket(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         out.close()
         if getattr(error, "errno", None) == errno.EADDRINUSE:
-            raise InputError(f"port {port} is in use: give another with --port, or --port 0 for any free one") from error
+            raise InputError(
+                f"port {port} is in use: give another with --port, or --port 0 for any free one"
+            ) from error
         if getattr(error, "errno", None) == errno.EADDRNOTAVAIL:
             raise InputError(f"{host} is no address of this machine: give one of its own with --host") from error
         raise _no_port(port, str(error)) from error

@@ -1,7 +1,7 @@
 """One bundle at work: what the endpoints compute, whatever shape they answer in."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -62,7 +62,9 @@ class Service:
     def check_batch(self, items: int) -> None:
         """Raises ApiError, 400, for more images and texts in one request than are taken."""
         if items > self.limits.batch:
-            message = f"{items} images or texts in one request, and the limit is {self.limits.batch}: send them in parts"
+            message = (
+                f"{items} images or texts in one request, and the limit is {self.limits.batch}: send them in parts"
+            )
             raise ApiError(400, "batch_too_large", message)
 
     async def embed(self, items: Sequence[tuple[str, Any, str]]) -> np.ndarray:
@@ -96,8 +98,9 @@ class Service:
 
     def tokens(self, text: str) -> int:
         """Tokens of a text that the tower reads, start and end included."""
-        assert self.tokenizer is not None and self.bundle.manifest.text is not None  # `embed` refused otherwise
-        return min(self.tokenizer.count(text), self.bundle.manifest.text.context_length)
+        section = self.bundle.manifest.text
+        assert self.tokenizer and section  # noqa: PT018  `embed` refused otherwise
+        return min(self.tokenizer.count(text), section.context_length)
 
     async def classify(self, image: Any, top: int) -> list[Prediction]:
         """The likeliest labels of an image.

@@ -2,6 +2,7 @@
 
 import base64
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,6 @@ import numpy as np
 from pecore.server.endpoints import (
     API_KEY,
     IMAGE,
-    IMAGE_TEXT,
     NUMBER,
     STRING,
     VECTOR,
@@ -22,14 +22,15 @@ from pecore.server.endpoints import (
     one_of,
     text_schema,
 )
-from pecore.server.errors import ApiError
 from pecore.server.options import Limits
 from pecore.server.service import Service
 
 MOST_FOUND = 100
 STARTED = int(time.time())
 
-USAGE = obj({"prompt_tokens": {"type": "integer"}, "total_tokens": {"type": "integer"}}, ("prompt_tokens", "total_tokens"))
+USAGE = obj(
+    {"prompt_tokens": {"type": "integer"}, "total_tokens": {"type": "integer"}}, ("prompt_tokens", "total_tokens")
+)
 EMBEDDING = obj(
     {
         "object": {"enum": ["embedding"]},
@@ -46,12 +47,12 @@ MODEL = obj(
 
 
 def _listed(item: Json, *more: str, **properties: Json) -> Json:
-    kinds = {"object": {"enum": ["list"]}, "data": {"type": "array", "items": item}, "model": STRING}
+    kinds: Json = {"object": {"enum": ["list"]}, "data": {"type": "array", "items": item}, "model": STRING}
     return obj(kinds | properties, ("object", "data", *more))
 
 
-def endpoints(limits: Limits) -> list[Endpoint]:
-    """All of `/v1`."""
+def endpoints(limits: Limits, dim: int) -> list[Endpoint]:
+    """All of `/v1`; `dim` is the length of an embedding."""
     text = text_schema(limits.text)
     common = {"model": nullable("string", "the loaded model's name"), "api_key": API_KEY}
     by_text = obj({"text": text}, ("text",), additionalProperties=False)
@@ -66,7 +67,7 @@ def endpoints(limits: Limits) -> list[Endpoint]:
         {
             "input": inputs,
             "encoding_format": {"type": "string", "enum": ["float", "base64"], "description": "'float' or 'base64'"},
-            "dimensions": nullable("integer", "the length of the model's embeddings"),
+            "dimensions": nullable("integer", f"{dim}, which embeddings can't be cut below") | {"enum": [dim, None]},
             **common,
         },
         ("input",),
@@ -136,14 +137,11 @@ def _about(service: Service) -> Json:
 
 async def _embeddings(service: Service, sent: Json) -> Json:
     service.check_model(sent.get("model"))
-    if sent.get("dimensions") not in (None, service.dim):
-        message = f"embeddings of {service.model_id} have {service.dim} dimensions and can't be cut to fewer"
-        raise ApiError(400, "bad_dimensions", message)
     given = sent["input"] if isinstance(sent["input"], list) else [sent["input"]]
     service.check_batch(len(given))
     items = [_item(one, f"input[{i}]") for i, one in enumerate(given)]
     rows = await service.embed(items)
-    encode = _base64 if sent.get("encoding_format") == "base64" else np.ndarray.tolist
+    encode: Callable[[np.ndarray], Any] = _base64 if sent.get("encoding_format") == "base64" else _floats
     tokens = sum(service.tokens(text) for kind, text, _ in items if kind == "text")
     return {
         "object": "list",
@@ -158,6 +156,10 @@ def _item(one: Any, where: str) -> tuple[str, Any, str]:
         return "text", one, where
     ((kind, given),) = one.items()
     return kind, given, f"{where}.{kind}"
+
+
+def _floats(row: np.ndarray) -> list[float]:
+    return row.tolist()
 
 
 def _base64(row: np.ndarray) -> str:

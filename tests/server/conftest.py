@@ -23,6 +23,7 @@ from pecore.server.search_index import SearchIndex
 from pecore.server.service import Service
 from tests.server.tiny_bundle import write_bundle
 
+
 @pytest.fixture(scope="session")
 def server_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Vision, text and labels, of synthetic weights. Not to be written to."""

@@ -7,9 +7,7 @@ import schemathesis
 from hypothesis import strategies as st
 
 # A grey pixel as PNG, and a red one as a GIF in a data URL.
-PNG = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
-)
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 GIF = "data:image/gif;base64,R0lGODdhAQABAPAAAP8AAAAAACwAAAAAAQABAAACAkQBADs="
 
 schemathesis.openapi.format("base64-image", st.sampled_from([PNG, GIF]))

@@ -94,7 +94,9 @@ def test_right_answers_among_bad_requests(live: Callable[..., Any], photo: Image
     with server.client() as client, ThreadPoolExecutor(12) as pool:
 
         def ask(image: Image.Image) -> Any:
-            return client.post("/perception_encoder/embed_image", json={"image": base64_of(image)}).json()["embeddings"][0]
+            return client.post("/perception_encoder/embed_image", json={"image": base64_of(image)}).json()[
+                "embeddings"
+            ][0]
 
         answers = [pool.submit(ask, image) for _ in range(4) for image in images]
         refused = [pool.submit(client.post, "/perception_encoder/embed_image", content=body) for body in bad * 10]

@@ -156,7 +156,9 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             lock = json.loads((folder / "package-lock.json").read_text())
             version = folder / "site" / "vendor" / "litert" / "version.js"
             version.parent.mkdir(parents=True, exist_ok=True)
-            version.write_text(f"export const LITERT_VERSION = '{lock['packages']['node_modules/@litertjs/core']['version']}';")
+            version.write_text(
+                f"export const LITERT_VERSION = '{lock['packages']['node_modules/@litertjs/core']['version']}';"
+            )
 
     monkeypatch.setattr(page, "_run", run)
     monkeypatch.setattr(page.shutil, "which", lambda name: f"/bin/{name}")

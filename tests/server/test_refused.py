@@ -74,7 +74,7 @@ def test_what_is_no_image(serve: Serve, name: str) -> None:
     text = given if isinstance(given, str) else base64.b64encode(given).decode()
     client = serve()
     check(client.post(EMBED_IMAGE, json={"image": of(text)}), 400, "bad_image", words)
-    check(client.post("/v1/embeddings", json={"input": [{"image": text}]}), 400, "bad_image", f"input[0].image")
+    check(client.post("/v1/embeddings", json={"input": [{"image": text}]}), 400, "bad_image", "input[0].image")
     answer = client.post("/perception_encoder/compare", json={"subject": text, "prompt": "a cat"})
     check(answer, 400, "bad_image", "subject")
 
@@ -83,7 +83,7 @@ def test_the_size_is_read_before_anything_is_decoded(monkeypatch: pytest.MonkeyP
     decoded = []
     given = base64_of(Image.new("RGB", (11, 10)))
     monkeypatch.setattr(Image.Image, "load", lambda self: decoded.append(self))
-    with pytest.raises(ApiError, match="image is 11 x 10 pixels, and the limit is 0.0001 megapixels"):
+    with pytest.raises(ApiError, match=r"image is 11 x 10 pixels, and the limit is 0\.0001 megapixels"):
         decode(given, "image", 100)
     assert not decoded
 
@@ -147,7 +147,10 @@ def test_a_batch_too_large(serve: Serve) -> None:
         (EMBED_IMAGE, {"image": [PNG] * 3}),
         ("/v1/embeddings", {"input": ["a"] * 3}),
         ("/perception_encoder/compare", {"subject": "a", "subject_type": "text", "prompt": ["a"] * 3}),
-        ("/perception_encoder/compare", {"subject": "a", "subject_type": "text", "prompt": {"a": "a", "b": "b", "c": "c"}}),
+        (
+            "/perception_encoder/compare",
+            {"subject": "a", "subject_type": "text", "prompt": {"a": "a", "b": "b", "c": "c"}},
+        ),
     ]:
         check(client.post(path, json=body), 400, "batch_too_large", "the limit is 2")
     assert client.post(EMBED_TEXT, json={"text": ["a"] * 2}).status_code == 200
@@ -198,7 +201,9 @@ def test_without_a_key_none_is_looked_at(serve: Serve) -> None:
     assert answer.status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:9001", "127.0.0.1.evil.example", "", "[::1", "10.0.0.1"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:9001", "127.0.0.1.evil.example", "", "[::1", "10.0.0.1"]
+)
 def test_a_foreign_host(serve: Serve, host: str) -> None:
     client = serve()
     check(client.get("/info", headers={"Host": host}), 403, "foreign_host", "for 127.0.0.1 alone")
@@ -306,7 +311,12 @@ def test_no_host_at_all(live: Callable[..., Any]) -> None:
 
 def test_noise(live: Callable[..., Any]) -> None:
     server = live()
-    for noise in (b"\x16\x03\x01\0\xa5", b"GET /info\r\n\r\n", b"\0" * 100_000, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n"):
+    for noise in (
+        b"\x16\x03\x01\0\xa5",
+        b"GET /info\r\n\r\n",
+        b"\0" * 100_000,
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+    ):
         with server.connect() as connection:
             connection.sendall(noise)
             connection.shutdown(socket.SHUT_WR)

@@ -86,7 +86,10 @@ def test_compare(serve: Serve, encoder: PerceptionEncoder, photo: Image.Image) -
             {"subject": text, "subject_type": "text", "prompt": {"type": "a", "value": "b"}, "prompt_type": "text"},
             (text, {"type": "a", "value": "b"}, "text", "text"),
         ),
-        ({"subject": text, "subject_type": "text", "prompt": image, "prompt_type": "image"}, (text, photo, "text", "image")),
+        (
+            {"subject": text, "subject_type": "text", "prompt": image, "prompt_type": "image"},
+            (text, photo, "text", "image"),
+        ),
         (
             {"subject": image, "prompt": {"one": image, "two": image["value"]}, "prompt_type": "image"},
             (photo, {"one": photo, "two": photo}, "image", "image"),
@@ -173,3 +176,9 @@ def test_without_a_text_tower(serve: Serve, bundle_without_text: Any, photo: Ima
     answer = client.post("/perception_encoder/embed_text", json={"text": "a"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "no_text_tower")
     assert client.post("/perception_encoder/embed_image", json={"image": base64_of(photo)}).status_code == 200
+
+
+def test_an_address_with_a_slash_at_its_end(serve: Serve) -> None:
+    """The SDK adds another: InferenceHTTPClient("http://127.0.0.1:9001/")."""
+    scope_path = "//perception_encoder/embed_text"
+    assert serve().post(f"http://127.0.0.1:9001{scope_path}", json={"text": "a"}).status_code == 200

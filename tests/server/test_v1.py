@@ -66,6 +66,7 @@ def test_embeddings_of_images_among_texts(serve: Serve, encoder: PerceptionEncod
         {"input": [{"text": "a", "image": "b"}]},
         {"input": "a", "encoding_format": "binary"},
         {"input": "a", "dimensions": "512"},
+        {"input": "a", "dimensions": 256},
         {"input": "a", "model": 5},
         {"input": "a" * 8193},
     ],
@@ -86,7 +87,6 @@ def test_models(serve: Serve, encoder: PerceptionEncoder) -> None:
     answer = client.post("/v1/embeddings", json={"model": "text-embedding-3-small", "input": "a"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
     assert MODEL_ID in answer.json()["error"]["message"]
-    assert client.post("/v1/embeddings", json={"input": "a", "dimensions": 7}).status_code == 400
 
 
 def test_classify(serve: Serve, encoder: PerceptionEncoder, photo: Image.Image) -> None:
@@ -111,7 +111,12 @@ def test_search(serve: Serve, encoder: PerceptionEncoder, photo: Image.Image, tm
     answer = client.post("/v1/search", json={"text": "a cat"})
     wanted = np.sort(embeddings @ encoder.embed_text("a cat")[0])[::-1]
     np.testing.assert_allclose([one["cosine"] for one in answer.json()["data"]], wanted, atol=SAME)
-    for body in ({"text": "a", "image": base64_of(photo)}, {"top": 3}, {"text": "a", "top": 0}, {"text": "a", "top": True}):
+    for body in (
+        {"text": "a", "image": base64_of(photo)},
+        {"top": 3},
+        {"text": "a", "top": 0},
+        {"text": "a", "top": True},
+    ):
         assert client.post("/v1/search", json=body).status_code == 422
 
 

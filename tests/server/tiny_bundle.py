@@ -27,7 +27,9 @@ def write_bundle(folder: Path) -> None:
     assert pipeline.convert(tiny, load(tiny, "synthetic"), folder, options, silent).passed
     config = replace(text_config(tiny), layers=1, width=64, heads=2)
     texts = load_text(tiny, "synthetic", config=config)
-    assert pipeline.convert_text(tiny, texts, folder, pipeline.GateOptions(("fp32",), gpu="skip"), silent, config).passed
+    assert pipeline.convert_text(
+        tiny, texts, folder, pipeline.GateOptions(("fp32",), gpu="skip"), silent, config
+    ).passed
     write_labels(folder, tiny, texts, LABELS, ["a photo of a {}."], silent, config=config)
 
 
