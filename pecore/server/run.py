@@ -31,26 +31,26 @@ def open_socket(host: str, port: int) -> socket.socket:
     Raises:
         InputError: no such host, or a port that is in use or can't be used.
     """
+    if not 0 <= port <= 65535:  # getaddrinfo would take it modulo 65536
+        raise _no_port(port, "ports go from 0 to 65535")
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, UnicodeError) as error:
         raise InputError(f"{host} is no address of this machine ({error}): give an IP address with --host") from error
-    except OverflowError as error:
-        raise _no_port(port, str(error)) from error
     out = socket.socket(family, socket.SOCK_STREAM)
     out.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         out.bind(address)
         return out
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         out.close()
-        if getattr(error, "errno", None) == errno.EADDRINUSE:
+        if error.errno == errno.EADDRINUSE:
             raise InputError(
                 f"port {port} is in use: give another with --port, or --port 0 for any free one"
             ) from error
-        if getattr(error, "errno", None) == errno.EADDRNOTAVAIL:
+        if error.errno == errno.EADDRNOTAVAIL:
             raise InputError(f"{host} is no address of this machine: give one of its own with --host") from error
-        raise _no_port(port, str(error)) from error
+        raise _no_port(port, error.strerror or str(error)) from error
 
 
 def _no_port(port: int, why: str) -> InputError:

@@ -9,6 +9,16 @@ from pecore.cli import main
 from pecore.server.run import address_of, is_loopback, open_socket
 
 
+@pytest.fixture(autouse=True)
+def never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that starts after all fails its test, instead of standing there."""
+
+    def run(*given: object) -> None:
+        raise AssertionError("it was not refused")
+
+    monkeypatch.setattr("pecore.server.run.run", run)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
