@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-capped test-gpu test-clients android web bench lint types gpu-driver setup clean
+.PHONY: demo test test-capped test-wheel test-gpu test-clients android web bench lint types gpu-driver setup clean
 
 setup: $(READY)
 
@@ -31,12 +31,16 @@ test: $(READY)
 CAPPED := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OMP_NUM_THREADS=1 \
   OPENBLAS_CORETYPE=Haswell NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR"
 NUMERIC := tests/rewrites \
-  $(addprefix tests/convert/test_,$(addsuffix .py,checkpoint export labels meta quantize synthetic text_tower variants)) \
+  $(addprefix tests/convert/test_,$(addsuffix .py,checkpoint export label_embeddings meta quantize synthetic text_pipeline text_tower)) \
   $(addprefix tests/validate/test_,$(addsuffix .py,exactness headroom localize parity)) \
-  $(addprefix tests/pecore/test_,$(addsuffix .py,bench encoder feature_maps runtime text_conversion vectors))
+  $(addprefix tests/pecore/test_,$(addsuffix .py,bench encoder feature_maps runtime variants vectors))
 
 test-capped: $(READY)
 	$(CAPPED) $(BIN)/python -m pytest $(NUMERIC)
+
+# The wheel without extras in an environment of its own, and beside another package's `validate`.
+test-wheel: $(READY)
+	scripts/test_wheel.sh $(BIN)/python
 
 # The real GPU delegate; a software Vulkan driver will do: make gpu-driver.
 test-gpu: $(READY)
@@ -54,15 +58,10 @@ android:
 web: $(READY)
 	BIN=$(BIN) web_demo/ci.sh
 
-# Every figure of docs/benchmarks.md again, and README's from them; on a machine that does nothing else.
-bench: $(READY) build/onnx2tf/bin/onnx2tf
+# Measures this machine for docs/benchmarks.md and README.md; let it do nothing else (BENCH=--quick: whether it works).
+bench: $(READY)
 	rm -rf build/bench
-	$(BIN)/python -m benchmarks
-
-# It pins versions that nothing else here can use.
-build/onnx2tf/bin/onnx2tf:
-	$(PYTHON) -m venv build/onnx2tf
-	build/onnx2tf/bin/python -m pip install --quiet --disable-pip-version-check onnx2tf==1.29.24
+	$(BIN)/python -m benchmarks $(BENCH)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,9 +1,6 @@
 """What is installed for what: the optional dependencies of pyproject.toml, and the sentence for one that is missing."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-
-from pecore.errors import InputError
+from collections.abc import Mapping
 
 EXTRAS: Mapping[str, frozenset[str]] = {
     "convert": frozenset(
@@ -27,14 +24,3 @@ def missing_extra(error: ImportError) -> str | None:
     if extra is None or not isinstance(error, ModuleNotFoundError):
         return None
     return f"this needs {module}, which is not installed: run `pip install 'pecore-litert[{extra}]'`"
-
-
-@contextmanager
-def extras_named() -> Iterator[None]:
-    """Turn an import that fails because an extra is not installed into an InputError that names the extra."""
-    try:
-        yield
-    except ImportError as error:
-        if sentence := missing_extra(error):
-            raise InputError(sentence) from error
-        raise

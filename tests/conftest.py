@@ -135,5 +135,5 @@ def tiny_result(tiny: Variant, tmp_path_factory: pytest.TempPathFactory) -> pipe
 @pytest.fixture
 def without_export(tiny_result: pipeline.Conversion, monkeypatch: pytest.MonkeyPatch) -> None:
     """Conversions of `tiny` take the float32 file that is there instead of seconds to make it again."""
-    made = tiny_result.folder / f"{tiny_result.manifest['name']}_fp32.tflite"
+    made = tiny_result.folder / f"{tiny_result.manifest.name}_fp32.tflite"
     monkeypatch.setattr(tflite_files, "export_tflite", lambda tower, inputs, path, outputs: shutil.copy(made, path))

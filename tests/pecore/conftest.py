@@ -60,7 +60,8 @@ def encoder(tiny_bundle: Path) -> PerceptionEncoder:
 @pytest.fixture
 def small_text(tiny_text_config: TextConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The narrow text tower in place of T16's, for PyTorch."""
-    monkeypatch.setattr("convert.text_tower.text_config", lambda variant: tiny_text_config)
+    for module in ("text_tower", "load"):
+        monkeypatch.setattr(f"pecore.convert.{module}.text_config", lambda variant: tiny_text_config)
 
 
 @pytest.fixture(scope="session")
