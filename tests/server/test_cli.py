@@ -1,6 +1,8 @@
 """`pecore serve`: what it refuses to start with."""
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,13 @@ def test_addresses() -> None:
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.1", "photos.example", "")))
     with open_socket("127.0.0.1", 0) as bound:
         assert address_of(bound) == f"http://127.0.0.1:{bound.getsockname()[1]}/"
+
+
+def test_without_the_extra(server_bundle: Path) -> None:
+    program = "import sys; sys.modules['starlette'] = None; from pecore.cli import main; main()"
+    command = [sys.executable, "-c", program, "serve", str(server_bundle)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 2
+    assert (
+        done.stderr == "error: this needs starlette, which is not installed: run `pip install 'pecore-litert[serve]'`\n"
+    )

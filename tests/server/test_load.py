@@ -22,6 +22,7 @@ from pecore.server.options import Limits
 from tests.server.payloads import base64_of
 
 EMBED_TEXT = "/perception_encoder/embed_text"
+ROOT = Path(__file__).parents[2]
 PATIENCE = 20  # seconds, for what takes milliseconds
 
 
@@ -128,14 +129,16 @@ def test_the_access_log_holds_no_key(live: Callable[..., Any]) -> None:
 
 
 class Process:
-    """`pecore serve BUNDLE --port 0 --json`, a process of its own."""
+    """`pecore serve BUNDLE --port 0 --json`, a process of its own in which PyTorch and the other extras' packages can't
+    be imported."""
 
     def __init__(self, bundle: Path, *more: str) -> None:
         # A background job of a shell has SIGINT ignored, and its children too.
         heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-        program = f"{heard}; from pecore.cli import main; main()"
+        blocked = "import sys; from tests.base.exercise import Blocker; sys.meta_path.insert(0, Blocker())"
+        program = f"{heard}; {blocked}; from pecore.cli import main; main()"
         command = [sys.executable, "-c", program, "serve", str(bundle), "--port", "0", "--json", *more]
-        self.child = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.child = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert self.child.stdout is not None
         self.listening = json.loads(self.child.stdout.readline() or "{}")
 
