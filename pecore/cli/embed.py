@@ -15,6 +15,7 @@ from pecore.cli.inputs import (
     VerboseOption,
     WeightsOption,
     open_encoder,
+    tell_left_out,
 )
 from pecore.console import counting, show, show_json
 
@@ -36,10 +37,12 @@ def embed(
 
     Stopped work goes on when the command is run again, and unchanged images are not embedded twice.
     """
-    from pecore.image import find_images
+    from pecore.image_files import survey_images
     from pecore.indexing import build_index
 
-    paths = find_images(images)
+    survey = survey_images(images)
+    paths = survey.images
+    tell_left_out(survey.left_out)
     encoder = open_encoder(EncoderChoice(bundle, backend, weights, compute, threads), verbose)
     about = {
         "bundle": str(encoder.bundle.folder.absolute()),
@@ -59,6 +62,7 @@ def embed(
         "dim": encoder.dim,
         "reused": built.reused,
         "skipped": [{"path": str(path), "reason": reason} for path, reason in built.skipped],
+        "left_out": survey.left_out,
         "made_with": about,
     }
     if as_json:

@@ -8,7 +8,7 @@ import pytest
 
 from pecore.cluster import cluster
 from pecore.errors import InputError
-from pecore.image import find_images
+from pecore.image_files import find_images
 from pecore.index import read_index, top_k, write_index
 from pecore.indexing import build_index
 
