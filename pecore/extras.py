@@ -10,6 +10,7 @@ EXTRAS: Mapping[str, frozenset[str]] = {
         }
     ),
     "search": frozenset({"sklearn"}),
+    "serve": frozenset({"starlette", "uvicorn", "prometheus_client"}),
     "bench": frozenset({"onnx", "onnxscript", "onnxruntime", "openvino"}),
     "tensorflow": frozenset({"tensorflow"}),
 }
