@@ -230,6 +230,7 @@ def _remote_images(address: str) -> list[ImageFile]:
     """Hidden files and folders are left out, as `find_images` does it."""
     suffixes = image_suffixes()
     with remote(address) as (system, root):
+        system.invalidate_cache()
         files = system.find(root, detail=True)
         named = root.rstrip("/") in files  # a file, whatever its ending
         paths = [

@@ -58,6 +58,7 @@ def embed_images(
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise InputError(f"there is no Ray cluster at {cluster.address} ({error}); check --address") from error
+    ray.data.DataContext.get_current().enable_progress_bars = False
     added, skipped, done = 0, [], 0
     for start in range(0, len(images), ROUND_ROWS):
         chosen = images[start : start + ROUND_ROWS]

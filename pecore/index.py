@@ -38,6 +38,9 @@ ROWS_AT_ONCE = 65536
 APPROXIMATE_INDEX = "embedding_idx"
 """Name of the approximate index that `pecore index` builds."""
 
+CACHE_BYTES = 2**30
+"""Of the approximate index, at most, that an opened index keeps in memory."""
+
 PROBES, CANDIDATES, REFINE = 20, 100, 4
 """A query of the approximate index looks into that many partitions, keeps that many candidates in each, and compares
 `REFINE` times as many rows as it returns in float32. docs/collections.md has the recall."""
@@ -281,11 +284,12 @@ def open_dataset(location: str) -> Any | None:
     Raises:
         InputError: something else is there, or it is damaged or can't be reached.
     """
-    lance = import_lance()
+    lance, folder = import_lance(), _local(location)
+    if folder and folder.is_file():
+        raise InputError(f"{location} is a file and no index of ours; make one with `pecore embed`")
     try:
-        return lance.dataset(location)
+        return lance.dataset(location, index_cache_size_bytes=CACHE_BYTES)
     except (OSError, ValueError, RuntimeError) as error:
-        folder = _local(location)
         nothing = not os.path.lexists(folder) if folder else "was not found" in str(error)
         if nothing or (folder and folder.is_dir() and not any(folder.iterdir())):
             return None

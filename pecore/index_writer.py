@@ -183,11 +183,11 @@ class IndexWriter:
         stored = (path for batch in index.rows(["path"]) for path in batch["path"].to_pylist())
         return [path for path in stored if path in same or path.startswith(below)]
 
-    def tidy(self, small_files: int = SMALL_FILES) -> None:
+    def tidy(self) -> None:
         """Put small files together where there are many, and drop versions that nobody reads any more."""
         with self._writing():
             self._dataset = open_dataset(self.location)
-            if sum(f.physical_rows < FILE_ROWS // 2 for f in self._dataset.get_fragments()) >= small_files:
+            if sum(f.physical_rows < FILE_ROWS // 2 for f in self._dataset.get_fragments()) >= SMALL_FILES:
                 try:
                     self._dataset.optimize.compact_files(target_rows_per_fragment=FILE_ROWS)
                 except (OSError, RuntimeError) as error:
