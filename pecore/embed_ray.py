@@ -8,6 +8,7 @@ and its images are embedded again: only what a round commits is in the index.
 import json
 import os
 import pickle
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -150,6 +151,7 @@ def _write(batch: Mapping[str, Any], location: str, schema: Any) -> dict[str, An
 
 
 def _cause(error: Exception) -> str:
-    cause = getattr(error, "cause", None) or error
-    lines = [line for line in str(cause).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(cause).__name__
+    """What a worker raised, out of the traceback that Ray makes of it."""
+    said = re.findall(r"^.*?(?:InputError|Error): (.+)$", str(error), re.MULTILINE)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return said[-1] if said else lines[-1] if lines else type(error).__name__

@@ -38,6 +38,8 @@ ROWS_AT_ONCE = 65536
 APPROXIMATE_INDEX = "embedding_idx"
 """Name of the approximate index that `pecore index` builds."""
 
+LANCE_FOLDERS = {"data", "_versions", "_transactions", "_deletions", "_indices"}
+
 CACHE_BYTES = 2**30
 """Of the approximate index, at most, that an opened index keeps in memory."""
 
@@ -290,10 +292,16 @@ def open_dataset(location: str) -> Any | None:
     try:
         return lance.dataset(location, index_cache_size_bytes=CACHE_BYTES)
     except (OSError, ValueError, RuntimeError) as error:
-        nothing = not os.path.lexists(folder) if folder else "was not found" in str(error)
-        if nothing or (folder and folder.is_dir() and not any(folder.iterdir())):
+        if _empty(folder) if folder else "was not found" in str(error):
             return None
         raise InputError(f"{location} is no index of ours ({reason(error)}); make one with `pecore embed`") from error
+
+
+def _empty(folder: Path) -> bool:
+    """Whether nothing is there, or what a writer leaves that was stopped before its first commit."""
+    if not folder.is_dir():
+        return not os.path.lexists(folder)
+    return {path.name for path in folder.iterdir()} <= LANCE_FOLDERS and not any(folder.glob("_versions/*.manifest"))
 
 
 def import_lance() -> Any:

@@ -111,12 +111,16 @@ class IndexWriter:
             parent = os.path.dirname(os.path.abspath(self.location))
             if not os.path.isdir(parent):
                 raise InputError(f"{self.location} can't be written: there is no folder {parent}; make it first")
+        lance = import_lance()
         try:
-            return import_lance().write_dataset(self._schema.empty_table(), self.location, mode="create")
-        except OSError as error:
-            if "already exists" not in str(error):
+            # Without a retry, which would put an empty version over what another writer has committed meanwhile.
+            empty = lance.LanceOperation.Overwrite(self._schema, [])
+            return lance.LanceDataset.commit(self.location, empty, read_version=0, max_retries=0)
+        except OSError:
+            made = open_dataset(self.location)  # by another writer, which was quicker
+            if made is None:
                 raise
-            return open_dataset(self.location)  # another writer was quicker
+            return made
 
     @property
     def schema(self) -> Any:

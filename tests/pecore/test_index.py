@@ -173,6 +173,9 @@ def test_what_is_no_index_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"there is no index .*x\.lance; make one with"):
         open_index(tmp_path / "x.lance")
     (tmp_path / "file.lance").write_text("hello")
+    (tmp_path / "stopped.lance" / "_versions").mkdir(parents=True)
+    write(tmp_path / "stopped.lance", "abc")
+    assert len(open_index(tmp_path / "stopped.lance")) == 3
     (tmp_path / "folder.lance").mkdir()
     (tmp_path / "folder.lance" / "mine").write_text("hello")
     lance.write_dataset(pa.table({"a": [1]}), str(tmp_path / "other.lance"))
@@ -270,7 +273,7 @@ def test_the_approximate_index_is_used_when_it_is_there(tmp_path, monkeypatch):
     location, rows = str(tmp_path / "x.lance"), unit(600)
     write(tmp_path / "few.lance", "abc")
     writer = write(location, range(500), rows[:500])
-    with pytest.raises(InputError, match="3 rows, which a search compares in milliseconds; .* for 256 rows and more"):
+    with pytest.raises(InputError, match=r"3 rows, which a search compares in milliseconds; .* for 256 rows and more"):
         build_approximate(open_index(tmp_path / "few.lance"))
     assert open_index(location).approximate_rows == 0
     build_approximate(open_index(location))
