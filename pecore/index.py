@@ -40,9 +40,6 @@ APPROXIMATE_INDEX = "embedding_idx"
 
 LANCE_FOLDERS = {"data", "_versions", "_transactions", "_deletions", "_indices"}
 
-CACHE_BYTES = 2**30
-"""Of the approximate index, at most, that an opened index keeps in memory."""
-
 PROBES, CANDIDATES, REFINE = 20, 100, 4
 """A query of the approximate index looks into that many partitions, keeps that many candidates in each, and compares
 `REFINE` times as many rows as it returns in float32. docs/collections.md has the recall."""
@@ -290,7 +287,7 @@ def open_dataset(location: str) -> Any | None:
     if folder and folder.is_file():
         raise InputError(f"{location} is a file and no index of ours; make one with `pecore embed`")
     try:
-        return lance.dataset(location, index_cache_size_bytes=CACHE_BYTES)
+        return lance.dataset(location)
     except (OSError, ValueError, RuntimeError) as error:
         if _empty(folder) if folder else "was not found" in str(error):
             return None
