@@ -54,15 +54,10 @@ android:
 web: $(READY)
 	BIN=$(BIN) web_demo/ci.sh
 
-# Every figure of docs/benchmarks.md again, and README's from them; on a machine that does nothing else.
-bench: $(READY) build/onnx2tf/bin/onnx2tf
+# Measures this machine for docs/benchmarks.md and README.md; let it do nothing else (BENCH=--quick: whether it works).
+bench: $(READY)
 	rm -rf build/bench
-	$(BIN)/python -m benchmarks
-
-# It pins versions that nothing else here can use.
-build/onnx2tf/bin/onnx2tf:
-	$(PYTHON) -m venv build/onnx2tf
-	build/onnx2tf/bin/python -m pip install --quiet --disable-pip-version-check onnx2tf==1.29.24
+	$(BIN)/python -m benchmarks $(BENCH)
 
 lint: $(READY)
 	$(BIN)/ruff check .

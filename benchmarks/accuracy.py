@@ -3,13 +3,14 @@
     python -m benchmarks.accuracy --size B16 --sweep-depth 2
 
 Full depth: fp32, fp16 and int8 on LiteRT's CPU and on ML Drift, against PyTorch, with the share of photographs whose
-top label stays the same. The sweep takes the first blocks alone and holds three forms of LayerNorm against one another
-on ML Drift in fp16 (`validate/ablation.py`), and our three files on the CPU.
+top label stays the same. The sweep takes the first blocks alone and compares three forms of LayerNorm on ML Drift in
+fp16 (`validate/ablation.py`), and our three files on the CPU.
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,23 +18,30 @@ import torch
 from PIL import Image
 
 from benchmarks import results
-from benchmarks.conversion import figures
-from benchmarks.workspace import FOLDER, Workspace
-from pecore.console import working
+from benchmarks.section import Section, nines
+from benchmarks.workspace import FOLDER, GRAPHS, Workspace
+from pecore.console import progress
 from pecore.convert.synthetic import synthetic_state_dict
 from pecore.convert.tflite_files import write_fp16
 from pecore.convert.towers import build_tower
+from pecore.figures import new_figure, plain_axes, save_figure
 from pecore.image import preprocess
+from pecore.precision import COMPUTES
 from pecore.runtime import open_model
 from pecore.timing import spread
 from pecore.validate.ablation import ablate, choose_rows
 from pecore.validate.gpu import Verdict, probe, run_on_gpu
+from pecore.validate.parity import compare
 from pecore.validate.photographs import photographs
 from pecore.variants import find
 
 FILES = ("ours-fp32", "ours-fp16", "ours-int8")
-FORMS = ("none", "norm-published", "norm")
-"""Rows of the ablation: ours, the published form, a plain LayerNorm."""
+FORMS = {
+    "none": ("ours: scaled domain", "#1f6fb4", "o"),
+    "norm-published": ("published form: x/32, variance rebuilt", "#e08214", "s"),
+    "norm": ("plain LayerNorm", "#c62828", "v"),
+}
+"""Row of the ablation -> what it is called, and how it is drawn."""
 AMPLITUDES = (0.0, 100.0, 400.0, 2000.0, 8000.0, 20000.0)
 LABELS = 1000
 ON_GPU = 2
@@ -65,33 +73,33 @@ def agreement(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray], labe
 
 
 @torch.no_grad()
-def full_depth(work: Workspace, stage: Callable[[str], None]) -> dict[str, Any]:
+def full_depth(work: Workspace, log: Callable[[str], None]) -> dict[str, Any]:
     """Each of `FILES` against PyTorch: on the CPU over all crops, on the delegate over `ON_GPU` photographs."""
     images = [preprocess(crop, work.variant.image_size) for crop in crops()]
     labels = label_set(work.variant.embedding_dim)
     expected = [work.reference(torch.from_numpy(image)).numpy() for image in images]
     margins = [float(np.diff(np.sort(labels @ e.ravel())[-2:])[0]) for e in expected]
+    inputs = [{"image": image} for image in work.images[:ON_GPU]]
+    photos = [work.reference(torch.from_numpy(arrays["image"])).numpy() for arrays in inputs]
     adapter = probe()
     rows: dict[str, Any] = {}
+
+    def judged(theirs: Sequence[np.ndarray], ours: Sequence[np.ndarray]) -> dict[str, float]:
+        return {**compare(theirs, ours).as_dict(), "top1": agreement(theirs, ours, labels)}
+
     for name in FILES:
-        stage(f"{name} on the CPU, {len(images)} images")
+        log(f"{name} on the CPU, {len(images)} images")
         model = open_model(work.file(name))
-        outputs = [model.run({"image": image})["embedding"] for image in images]
-        rows[name] = {"cpu": {**figures(expected, outputs), "top1": agreement(expected, outputs, labels)}}
-        if adapter is None:
-            continue
-        inputs = [{"image": image} for image in work.images[:ON_GPU]]
-        theirs = [work.reference(torch.from_numpy(arrays["image"])).numpy() for arrays in inputs]
-        for precision in ("fp16", "fp32") if name == "ours-fp16" else ("fp16",):
-            stage(f"{name} on ML Drift in {precision}, {ON_GPU} photographs")
-            run = run_on_gpu(work.file(name), inputs, precision)
+        rows[name] = {"cpu": judged(expected, [model.run({"image": image})["embedding"] for image in images])}
+        for compute in (COMPUTES if name == "ours-fp16" else COMPUTES[:1]) if adapter else ():
+            log(f"{name} on ML Drift in {compute}, {ON_GPU} photographs")
+            run = run_on_gpu(work.file(name), inputs, compute)
             row: dict[str, Any] = {"verdict": run.verdict.value, "ops": run.ops, "ops_on_gpu": run.ops_on_gpu}
             if run.verdict is Verdict.RAN:
-                embeddings = [arrays["embedding"] for arrays in run.outputs]
-                row |= figures(theirs, embeddings) | {"top1": agreement(theirs, embeddings, labels)}
-                if not adapter.software:  # a software driver's time says nothing about a GPU
+                row |= judged(photos, [arrays["embedding"] for arrays in run.outputs])
+                if adapter and not adapter.software:  # a software driver's time says nothing about a GPU
                     row["ms"] = 1000 * spread(run.run_s[1:] or run.run_s).median
-            rows[name][f"gpu {precision}"] = row
+            rows[name][f"gpu {compute}"] = row
     return {
         "rows": rows,
         "images": len(images),
@@ -102,7 +110,7 @@ def full_depth(work: Workspace, stage: Callable[[str], None]) -> dict[str, Any]:
     }
 
 
-def sweep(size: str, depth: int, amplitudes: Sequence[float], stage: Callable[[str], None]) -> dict[str, Any]:
+def sweep(size: str, depth: int, amplitudes: Sequence[float], log: Callable[[str], None]) -> dict[str, Any]:
     """The forms of LayerNorm on the delegate, and our files on the CPU, at each amplitude."""
     whole = find(size)
     variant = replace(whole, depth=depth, artefact=f"{whole.artefact}_{depth}_blocks")
@@ -112,17 +120,17 @@ def sweep(size: str, depth: int, amplitudes: Sequence[float], stage: Callable[[s
 
     images = Workspace(variant).images
     tensors = [torch.from_numpy(image) for image in images]
-    forms = ablate(build, write_fp16, tensors, amplitudes, choose_rows(FORMS), compared=1, stage=stage)
+    forms = ablate(build, write_fp16, tensors, amplitudes, choose_rows(tuple(FORMS)), compared=1, log=log)
     on_cpu: dict[str, list[Any]] = {name: [] for name in FILES}
     for amplitude in amplitudes:
         work = Workspace(variant, FOLDER / f"sweep_{amplitude:g}", amplitude)
         with torch.no_grad():
             expected = [work.reference(tensor).numpy() for tensor in tensors]
         for name in FILES:
-            stage(f"amplitude {amplitude:g}: {name} on the CPU")
+            log(f"amplitude {amplitude:g}: {name} on the CPU")
             model = open_model(work.file(name))
             outputs = [model.run({"image": image})["embedding"] for image in images]
-            on_cpu[name].append({"amplitude": amplitude, **figures(expected, outputs)})
+            on_cpu[name].append({"amplitude": amplitude, **compare(expected, outputs).as_dict()})
     return {
         "size": size,
         "depth": depth,
@@ -133,15 +141,74 @@ def sweep(size: str, depth: int, amplitudes: Sequence[float], stage: Callable[[s
     }
 
 
-def run(size: str, sweep_size: str, depth: int, amplitudes: Sequence[float]) -> None:
-    work = Workspace(find(size))
-    with working() as stage:
-        content = {
-            "size": size,
-            "full": full_depth(work, stage),
-            "sweep": sweep(sweep_size, depth, amplitudes, stage),
-        }
-    results.write("accuracy", content)
+def accuracy(contents: results.Contents) -> Section:
+    """One row for each file and place it ran."""
+    full = contents["accuracy"]["full"]
+    rows = []
+    for name, on in full["rows"].items():
+        for where, row in on.items():
+            place = "LiteRT CPU" if where == "cpu" else f"ML Drift {where.removeprefix('gpu ')}"
+            if "correlation" not in row:
+                rows.append([GRAPHS[name], place, row["verdict"], "", "", ""])
+                continue
+            if "ms" in row:  # never of a software driver
+                place += f", {row['ms']:.1f} ms"
+            figures = [nines(row["correlation"]), f"{row['norm_error'] or 0:.0e}", f"{row['max_abs_diff'] or 0:.1e}"]
+            images = full["images"] if where == "cpu" else full["on_gpu"]
+            rows.append([GRAPHS[name], place, *figures, f"{round(row['top1'] * images)} of {images}"])
+    adapter = full["adapter"]
+    where = f"ML Drift on {adapter['name']}" if adapter else "no GPU adapter was found"
+    note = (
+        f"{contents['accuracy']['size']}, {full['images']} images on the CPU, {full['on_gpu']} photographs on the GPU; "
+        f"{where}{', a software driver' * bool(adapter and adapter['software'])}. Top label of {full['labels']}: the "
+        f"first leads the second by {full['margin']['median']:.4f} in cosine (median)."
+    )
+    return Section(["file", "on", "correlation", "norm error", "max abs diff", "same top label"], rows, [note])
+
+
+def amplitude(contents: results.Contents) -> Section:
+    """Correlation over the amplitude: one row a form of LayerNorm, then one a file of ours."""
+    swept = contents["accuracy"]["sweep"]
+    amplitudes = swept["amplitudes"]
+
+    def over(points: Sequence[Mapping[str, Any]]) -> list[str]:
+        at = {point["amplitude"]: nines(point["correlation"]) for point in points if "correlation" in point}
+        return [at.get(amplitude, "") for amplitude in amplitudes]
+
+    forms = {form["name"]: form["points"] for form in swept["forms"]}
+    rows = [[f"{label}; ML Drift fp16", *over(forms[name])] for name, (label, *_) in FORMS.items() if forms.get(name)]
+    rows += [[f"{GRAPHS[name]}; LiteRT CPU", *over(points)] for name, points in swept["cpu"].items()]
+    headings = [f"{swept['size']}, {swept['depth']} of {swept['of']} blocks", *(f"{a:g}" for a in amplitudes)]
+    return Section(headings, rows)
+
+
+SECTIONS = {"accuracy": accuracy, "amplitude": amplitude}
+
+
+def plot(contents: results.Contents, path: Path) -> None:
+    """Correlation over amplitude, each form of LayerNorm a line; NaN as a cross at 0."""
+    swept = contents["accuracy"]["sweep"]
+    title = f"{swept['size']}, {swept['depth']} blocks, ML Drift in fp16 (a cross: NaN)"
+    figure = new_figure(7.5, 4, title)
+    axes = figure.subplots()
+    places = {amplitude: i for i, amplitude in enumerate(swept["amplitudes"])}
+    for form in swept["forms"]:
+        label, colour, marker = FORMS[form["name"]]
+        points = [p for p in form["points"] if "correlation" in p]
+        good = [p for p in points if p["correlation"] is not None]
+        lost = [places[p["amplitude"]] for p in points if p["correlation"] is None]
+        size = 6 + 4 * list(FORMS)[::-1].index(form["name"])  # so that lines on top of one another can be told apart
+        xs, ys = [places[p["amplitude"]] for p in good], [p["correlation"] for p in good]
+        axes.plot(xs, ys, marker=marker, markersize=size, color=colour, linestyle=":", label=label)
+        axes.plot(lost, [0.0] * len(lost), "x", color=colour, markersize=size + 3, markeredgewidth=2, clip_on=False)
+    axes.set_xticks(list(places.values()), [f"{amplitude:g}" for amplitude in places])
+    axes.set_ylim(0, 1.05)
+    axes.set_xlabel("largest activation in the residual stream")
+    axes.set_ylabel("correlation with the CPU")
+    plain_axes(axes)
+    if swept["forms"]:
+        axes.legend(loc="lower left", fontsize=9, frameon=False)
+    save_figure(figure, path)
 
 
 def main() -> None:
@@ -151,7 +218,10 @@ def main() -> None:
     parser.add_argument("--sweep-depth", type=int, default=2)
     parser.add_argument("--amplitudes", type=float, nargs="+", default=AMPLITUDES)
     options = parser.parse_args()
-    run(options.size, options.sweep_size, options.sweep_depth, options.amplitudes)
+    with progress() as log:
+        full = full_depth(Workspace(find(options.size)), log)
+        swept = sweep(options.sweep_size, options.sweep_depth, options.amplitudes, log)
+    results.write("accuracy", {"size": options.size, "full": full, "sweep": swept})
 
 
 if __name__ == "__main__":

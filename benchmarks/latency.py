@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import results
+from benchmarks.section import Section, nines, quartiles, transposed
 from benchmarks.workspace import GRAPHS, Workspace
-from pecore.console import working
+from pecore.console import progress
 from pecore.errors import InputError
 from pecore.image import preprocess
 from pecore.timing import paired, ratio, spread
@@ -29,11 +30,11 @@ from pecore.validate.parity import compare
 from pecore.validate.photographs import photographs
 from pecore.variants import find
 
-BASE = "published"
+BASE = "eager"
 """What the ratios are to."""
 
 OTHERS = {
-    "eager": "PyTorch, timm eager",
+    "eager": "PyTorch eager, timm's tower",
     "compile": "PyTorch, torch.compile",
     "onnx": "ONNX Runtime, timm's tower, fp32",
     "onnx-int8": "ONNX Runtime, dynamic int8",
@@ -56,18 +57,18 @@ def photograph(work: Workspace) -> np.ndarray:
     return preprocess(next(iter(photographs()))[1], work.variant.image_size)
 
 
-def contender(name: str, work: Workspace, threads: int, image: np.ndarray) -> Callable[[], np.ndarray]:
+def load(name: str, work: Workspace, threads: int, image: np.ndarray) -> Callable[[], np.ndarray]:
     """One of `ALONE`, loaded, to run on `image`."""
-    from pecore.convert import baselines as contenders
+    from pecore.convert import baselines
 
     if name in ("eager", "compile"):
-        how = contenders.eager if name == "eager" else contenders.compiled
-        return how(work.reference, image, threads)
+        make = baselines.eager if name == "eager" else baselines.compiled
+        return make(work.reference, image, threads)
     file = file_of(name, work)
     if name in NEEDS:
-        run_onnx = contenders.openvino if name == "openvino" else contenders.onnx_runtime
+        run_onnx = baselines.openvino if name == "openvino" else baselines.onnx_runtime
         return run_onnx(file, image, threads)
-    return contenders.litert(file, image, threads, work.folder / "weight_cache" if name == CACHED else None)
+    return baselines.litert(file, image, threads, work.folder / "weight_cache" if name == CACHED else None)
 
 
 def file_of(name: str, work: Workspace) -> Path:
@@ -75,29 +76,28 @@ def file_of(name: str, work: Workspace) -> Path:
     return work.file({CACHED: "ours-fp16", "openvino": "onnx"}.get(name, name))
 
 
-def compare_all(work: Workspace, threads: int, rounds: int, stage: Callable[[str], None]) -> dict[str, Any]:
-    """Every contender's milliseconds, ratio to `BASE`, and cosine with PyTorch."""
+def compare_all(work: Workspace, threads: int, rounds: int, log: Callable[[str], None]) -> dict[str, Any]:
+    """Milliseconds, ratio to `BASE` and cosine with PyTorch of each of `LABELS` that runs here."""
     runs: dict[str, Callable[[], np.ndarray]] = {}
     image = photograph(work)
     left_out: dict[str, str] = {}
     for name, label in LABELS.items():
-        stage(f"{threads} threads: loading {label}")
+        log(f"{threads} threads: loading {label}")
         if name in NEEDS and find_spec(NEEDS[name]) is None:
             left_out[name] = f"{NEEDS[name]} is not installed"
             continue
         try:
-            runs[name] = contender(name, work, threads, image)
+            runs[name] = load(name, work, threads, image)
         except InputError as error:
             left_out[name] = str(error)
-    stage(f"{threads} threads: {rounds} paired rounds")
-    expected = contender("eager", work, threads, image)()
+    log(f"{threads} threads: {rounds} paired rounds")
+    expected = runs[BASE]()
     cosines = {name: compare([expected], [run()]).cosine for name, run in runs.items()}
     times = paired(runs, rounds)
     rows = {
         name: {
             "ms": vars(spread([1000 * t for t in took])),
             "ratio": vars(ratio(took, times[BASE])),
-            "to_ours_fp32": vars(ratio(took, times["ours-fp32"])),
             "cosine": cosines[name],
         }
         for name, took in times.items()
@@ -119,27 +119,21 @@ def alone(name: str, work: Workspace, threads: int) -> dict[str, float]:
         _ = work.reference
     else:
         file_of(name, work).read_bytes()
-    firsts, added = [], 0.0
-    for load in range(LOADS):
+    loads, warm, added = [], [], 0.0
+    for _ in range(LOADS):
+        run: Callable[[], Any] = dict  # lets go of the last one before the next is loaded
         start = time.perf_counter()
-        run = contender(name, work, threads, image)
+        run = load(name, work, threads, image)
         run()
-        firsts.append(time.perf_counter() - start)
-        if load == 0:
-            added = resident_mb() - before
-        if load < LOADS - 1:
-            del run
-    warm = []
+        loads.append(time.perf_counter() - start)
+        added = added or resident_mb() - before
     for _ in range(WARM_RUNS):
         start = time.perf_counter()
         run()
         warm.append(time.perf_counter() - start)
-    return {
-        "very_first_s": firsts[0],
-        "first_s": statistics.median(firsts[1:]),
-        "warm_s": statistics.median(warm),
-        "added_mb": added,
-    }
+    first, *later = loads
+    medians = {"first_s": statistics.median(later), "warm_s": statistics.median(warm)}
+    return {"very_first_s": first, **medians, "added_mb": added}
 
 
 def resident_mb() -> float:
@@ -156,13 +150,12 @@ def alone_in_child(name: str, size: str, threads: int) -> dict[str, float]:
     return json.loads(child.stdout.splitlines()[-1])
 
 
-def alone_in_turn(names: Sequence[str], size: str, threads: int, stage: Callable[[str], None]) -> dict[str, Any]:
+def alone_in_turn(names: Sequence[str], size: str, threads: int, log: Callable[[str], None]) -> dict[str, Any]:
     """Each of `names` in a process of its own, in turn, `REPEATS` times over."""
-    if CACHED in names:
-        alone_in_child(CACHED, size, threads)  # writes the cache
+    alone_in_child(CACHED, size, threads)  # writes the cache
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for repeat in range(REPEATS):
-        stage(f"memory and first embedding, {len(names)} processes, {repeat + 1} of {REPEATS}")
+        log(f"memory and first embedding, {len(names)} processes, {repeat + 1} of {REPEATS}")
         for name in names:
             found[name].append(alone_in_child(name, size, threads))
     return {
@@ -178,18 +171,60 @@ def alone_in_turn(names: Sequence[str], size: str, threads: int, stage: Callable
 
 def run(size: str, rounds: int, threads: list[int]) -> None:
     work = Workspace(find(size))
-    content: dict[str, Any] = {"size": size, "rounds": rounds, "base": BASE, "threads": {}, "alone": {}}
-    with working() as stage:
+    with progress() as log:
         for name in (*GRAPHS, "onnx", "onnx-int8"):
             if not name.startswith("onnx") or find_spec("onnxruntime"):
-                stage(f"{size}: converting {name}")
+                log(f"{size}: converting {name}")
                 work.file(name)
-        for count in threads:
-            content["threads"][str(count)] = compare_all(work, count, rounds, stage)
-        compared = content["threads"][str(threads[-1])]["rows"]
-        measured = [name for name in ALONE if name != "compile" and (name in compared or name not in LABELS)]
-        content["repeats"], content["alone"] = REPEATS, alone_in_turn(measured, size, threads[-1], stage)
-    results.write("latency", content)
+        compared = {str(count): compare_all(work, count, rounds, log) for count in threads}
+        rows = compared[str(threads[-1])]["rows"]
+        measured = [name for name in ALONE if name != "compile" and (name in rows or name == CACHED)]
+        by_itself = alone_in_turn(measured, size, threads[-1], log)
+    content = {"size": size, "rounds": rounds, "base": BASE, "threads": compared}
+    results.write("latency", {**content, "repeats": REPEATS, "alone": by_itself})
+
+
+def latency(contents: results.Contents) -> Section:
+    """Time over PyTorch's with quartiles, by kind of CPU and threads, and the cosine with PyTorch on each."""
+    columns = [["runs on the CPU", *LABELS.values()]]
+    notes = []
+    for kind, content in contents["latency"].items():
+        columns += over_eager(kind, content, LABELS, quartiles if content["base"] == BASE else None)
+        *_, last = (found["rows"] for found in content["threads"].values())
+        columns.append([f"{kind}, cosine", *(nines(last[name]["cosine"]) if name in last else "" for name in LABELS)])
+        eager = ", ".join(f"{f['rows'][BASE]['ms']['median']:.0f} ms ({n})" for n, f in content["threads"].items())
+        left_out = {name: why for found in content["threads"].values() for name, why in found["left_out"].items()}
+        missing = "".join(f" Not measured: {LABELS[name]} ({why})." for name, why in left_out.items())
+        notes.append(f"{kind}: {content['size']}, {content['rounds']} rounds; PyTorch eager {eager}.{missing}")
+    return Section(*transposed(columns), notes)
+
+
+def over_eager(
+    kind: str, content: Mapping[str, Any], names: Iterable[str], shown: Callable[[Any], str] | None = None
+) -> list[list[str]]:
+    """A column for each number of threads: time over PyTorch eager's, as `shown` writes a paired ratio to it, or as the
+    quotient of two medians."""
+    columns = []
+    for threads, found in content["threads"].items():
+        ratios = {name: row["ratio"] for name, row in found["rows"].items()}
+        quotients = {name: f"{ratio['median'] / ratios[BASE]['median']:.2f}" for name, ratio in ratios.items()}
+        cells = {name: shown(ratio) for name, ratio in ratios.items()} if shown else quotients
+        columns.append([f"{kind}, {threads} thread{'s' * (threads != '1')}", *(cells.get(name, "") for name in names)])
+    return columns
+
+
+def first_embedding(contents: results.Contents) -> Section:
+    """Loading and the first embedding over a warm run, the very first one's milliseconds, and memory."""
+    columns = [["", *ALONE.values()]]
+    for kind, content in contents["latency"].items():
+        rows = [content["alone"].get(name) for name in ALONE]
+        columns.append([f"{kind}: first to warm", *(quartiles(row["first_to_warm"], 1) if row else "" for row in rows)])
+        columns.append(["very first, ms", *(quartiles(row["very_first_ms"], 0) if row else "" for row in rows)])
+        columns.append(["MB", *(f"{row['added_mb']:.0f}" if row else "" for row in rows)])
+    return Section(*transposed(columns))
+
+
+SECTIONS = {"latency": latency, "first_embedding": first_embedding}
 
 
 def main() -> None:

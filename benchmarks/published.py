@@ -59,6 +59,13 @@ class SlicedRotation(nn.Module):
         return torch.cat((fixed, x * self.cos + turned * self.sin), 1)
 
 
+def split(x: Tensor, heads: int) -> Tensor:
+    """`[1, N, C]` -> `[heads, N, d]`."""
+    batch, tokens, width = x.shape
+    x = x.reshape(batch, tokens, heads, width // heads).permute(0, 2, 1, 3)
+    return x.reshape(batch * heads, tokens, width // heads)
+
+
 class RankThreeAttention(nn.Module):
     """`[1, N, C]` -> the same: three projections, heads as the batch of `torch.bmm`."""
 
@@ -74,15 +81,9 @@ class RankThreeAttention(nn.Module):
         self.rope = rope
         self.proj = as_linear(from_linear(attention.proj), dtype)
 
-    def split(self, x: Tensor) -> Tensor:
-        """`[1, N, C]` -> `[heads, N, d]`."""
-        batch, tokens, width = x.shape
-        x = x.reshape(batch, tokens, self.heads, width // self.heads).permute(0, 2, 1, 3)
-        return x.reshape(batch * self.heads, tokens, width // self.heads)
-
     def forward(self, x: Tensor) -> Tensor:
         batch, tokens, width = x.shape
-        q, k, v = (self.split(linear(x)) for linear in (self.q, self.k, self.v))
+        q, k, v = (split(linear(x), self.heads) for linear in (self.q, self.k, self.v))
         if self.rope is not None:
             q, k = self.rope(q), self.rope(k)
         scores = torch.bmm(q, k.transpose(1, 2)) * self.scale
@@ -130,14 +131,9 @@ class ConstantQueryPool(nn.Module):
         self.k, self.v, self.proj = (as_linear(part, dtype) for part in (k, v, from_linear(pool.proj)))
         self.norm, self.mlp = AffineLayerNorm(pool.norm, dtype), Mlp(pool.mlp, dtype)
 
-    def split(self, x: Tensor) -> Tensor:
-        batch, tokens, width = x.shape
-        x = x.reshape(batch, tokens, self.heads, width // self.heads).permute(0, 2, 1, 3)
-        return x.reshape(batch * self.heads, tokens, width // self.heads)
-
     def forward(self, x: Tensor) -> Tensor:
         """`[1, N, C]` -> `[1, C]`."""
-        k, v = self.split(self.k(x)), self.split(self.v(x))
+        k, v = split(self.k(x), self.heads), split(self.v(x), self.heads)
         attention = (k * self.query).sum(-1, keepdim=True).softmax(1)
         x = self.proj((v * attention).sum(1).reshape(1, -1))
         return x + self.mlp(self.norm(x))

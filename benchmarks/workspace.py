@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from benchmarks.published import PublishedTower
+from benchmarks.results import ROOT
 from pecore.convert.baselines import export_onnx, quantize_onnx
 from pecore.convert.export import export_tflite
 from pecore.convert.quantize import quantize
@@ -24,7 +25,7 @@ from pecore.validate.headroom import fit_scales
 from pecore.validate.photographs import photographs
 from pecore.variants import Variant
 
-FOLDER = Path("build/bench")
+FOLDER = ROOT / "build" / "bench"
 """Where everything large goes; `make bench` empties it first."""
 
 GRAPHS = {
