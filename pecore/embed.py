@@ -298,7 +298,8 @@ def update_index(
     if len(skipped) == len(images):
         raise InputError(f"none of the {len(images)} images could be used; the first: {skipped[0][1]}")
     listed = {to_stored(image.path) for image in images}
-    pruned = [path for path in writer.paths_below(vanished_from) if path not in listed] if vanished_from else []
+    places = [place if "://" in place else str(Path(place)) for place in vanished_from]
+    pruned = [path for path in writer.paths_below(places) if path not in listed] if places else []
     writer.remove(pruned)
     writer.tidy()
     return Updated(int(known.sum()), added, len(pruned), skipped)

@@ -41,8 +41,8 @@ APPROXIMATE_INDEX = "embedding_idx"
 LANCE_FOLDERS = {"data", "_versions", "_transactions", "_deletions", "_indices"}
 
 PROBES, CANDIDATES, REFINE = 20, 100, 4
-"""A query of the approximate index looks into that many partitions, keeps that many candidates in each, and compares
-`REFINE` times as many rows as it returns in float32. docs/collections.md has the recall."""
+"""A query of the approximate index looks into that many partitions at least, keeps that many candidates in each, and
+compares `REFINE` times as many rows as it returns in float32. docs/collections.md has the recall."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Index:
     def _nearest(self, query: np.ndarray, top: int, condition: str | None) -> list[Found]:
         """Through Lance's index; it scans rows that were added since."""
         nearest = {"column": "embedding", "q": query, "k": top, "metric": "cosine", "refine_factor": REFINE}
-        nearest |= {"minimum_nprobes": PROBES, "maximum_nprobes": PROBES, "ef": max(CANDIDATES, REFINE * top)}
+        nearest |= {"minimum_nprobes": PROBES, "ef": max(CANDIDATES, REFINE * top)}  # more where a condition leaves few
         with _condition_named(condition):
             table = self.dataset.scanner(
                 columns=["path", "_distance"], nearest=nearest, filter=condition, prefilter=True

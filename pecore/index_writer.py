@@ -131,20 +131,13 @@ class IndexWriter:
 
     def known(self, images: Sequence[ImageFile]) -> np.ndarray:
         """Which of the images, `[n]` bool, have a row and have not changed since."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         columns = self._dataset.to_table(columns=["path", "size", "modified_ns"])
-        # Paths of many rows are more than the 2 GB that a `string` array can hold.
-        paths = columns["path"].cast(pa.large_string()).combine_chunks()
-        wanted = pa.array([to_stored(image.path) for image in images], pa.large_string())
-        places = pc.index_in(wanted, value_set=paths).to_numpy(zero_copy_only=False)
-        stored = ~np.isnan(places.astype(np.float64))
-        rows = places[stored].astype(np.int64)
-        stamps = np.array([(image.size, image.modified_ns) for image in images], np.int64).reshape(-1, 2)[stored]
-        same = columns["size"].to_numpy()[rows] == stamps[:, 0]
-        stored[stored] = same & (columns["modified_ns"].to_numpy()[rows] == stamps[:, 1])
-        return stored
+        rows = _rows_of([image.path for image in images], columns["path"])
+        found = rows >= 0
+        for name in ("size", "modified_ns"):
+            wanted = np.array([getattr(image, name) for image in images], np.int64)
+            found[found] = columns[name].to_numpy()[rows[found]] == wanted[found]
+        return found
 
     def add(self, images: Sequence[ImageFile], embeddings: np.ndarray) -> None:
         """Commit rows; those of paths that are there are replaced.
@@ -164,7 +157,10 @@ class IndexWriter:
     def commit_fragments(self, fragments: Sequence[Any], replaced: Sequence[str]) -> None:
         """Commit rows that others have written as Lance fragments, in place of those of the paths `replaced`."""
         lance = import_lance()
-        self.remove(replaced)
+        with self._writing():
+            self._dataset.checkout_latest()
+            there = _rows_of(replaced, self._dataset.to_table(columns=["path"])["path"]) >= 0
+        self.remove([path for path, is_there in zip(replaced, there) if is_there])
         with self._writing():
             operation = lance.LanceOperation.Append(list(fragments))
             self._dataset = lance.LanceDataset.commit(
@@ -181,16 +177,20 @@ class IndexWriter:
 
     def paths_below(self, places: Sequence[str]) -> list[str]:
         """Paths of rows that are in one of these folders, or are one of these."""
-        below = tuple(f"{to_stored(place).rstrip('/')}/" for place in places)
         same = {to_stored(place) for place in places}
-        index = Index(self.location, self._dataset)
-        stored = (path for batch in index.rows(["path"]) for path in batch["path"].to_pylist())
-        return [path for path in stored if path in same or path.startswith(below)]
+        below = tuple(f"{place.rstrip('/')}/" for place in same)
+
+        def chosen(path: str) -> bool:
+            here = "." in same and "://" not in path and not os.path.isabs(path)
+            return here or path in same or path.startswith(below)
+
+        batches = Index(self.location, self._dataset).rows(["path"])
+        return [path for batch in batches for path in batch["path"].to_pylist() if chosen(path)]
 
     def tidy(self) -> None:
         """Put small files together where there are many, and drop versions that nobody reads any more."""
         with self._writing():
-            self._dataset = open_dataset(self.location)
+            self._dataset.checkout_latest()
             if sum(f.physical_rows < FILE_ROWS // 2 for f in self._dataset.get_fragments()) >= SMALL_FILES:
                 try:
                     self._dataset.optimize.compact_files(target_rows_per_fragment=FILE_ROWS)
@@ -210,6 +210,17 @@ class IndexWriter:
                 f"{self.location} can't be written ({reason(error)}); free some space or give --out another place, and "
                 "run it again: what was committed is kept"
             ) from error
+
+
+def _rows_of(paths: Sequence[str], stored: Any) -> np.ndarray:
+    """The rows `[n]` int64 of an Arrow column that hold these paths; -1 where none does."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    wanted = pa.array([to_stored(path) for path in paths], pa.large_string())
+    # Paths of many rows are more than the 2 GB that a `string` array can hold.
+    rows = pc.index_in(wanted, value_set=stored.cast(pa.large_string()).combine_chunks())
+    return rows.fill_null(-1).to_numpy().astype(np.int64)
 
 
 def _made_with(about: Mapping[str, Any]) -> list[Any]:

@@ -34,7 +34,7 @@ def photos(dataset, tmp_path):
 def fill(encoder, places, location, **options):
     images = list_images([str(place) for place in places])
     writer = IndexWriter(str(location), about_rows(encoder), encoder.dim)
-    prune = [str(place) for place in places] if options.pop("prune", False) else ()
+    prune = list(map(str, places)) if options.pop("prune", False) else ()
     return update_index(images, writer, partial(embed_images, encoder=encoder, writer=writer, **options), prune)
 
 
@@ -73,6 +73,17 @@ def test_a_folder_s_neighbour_is_not_pruned(encoder, photos, tmp_path):
     (photos / "cat" / "0.png").unlink()
     assert fill(encoder, [photos / "cat"], tmp_path / "x.lance", prune=True).pruned == 1
     assert len(open_index(tmp_path / "x.lance")) == 14
+
+
+@pytest.mark.parametrize("place", [".", "./photos", "photos/"])
+def test_places_are_pruned_however_they_are_written(encoder, photos, tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    fill(encoder, [place], tmp_path / "x.lance")
+    fill(encoder, [photos / "cat"], tmp_path / "x.lance")
+    assert len(open_index(tmp_path / "x.lance")) == 15
+    (photos / "cat" / "0.png").unlink()
+    assert fill(encoder, [place], tmp_path / "x.lance", prune=True).pruned == 1
+    assert str(photos / "cat" / "0.png") in rows(tmp_path / "x.lance")  # named otherwise
 
 
 def test_ctrl_c_commits_what_is_done_and_no_usable_image_is_an_error(encoder, photos, tmp_path):
