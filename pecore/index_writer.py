@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,9 @@ PARTITION_ROWS = 16384
 
 PATHS_AT_ONCE = 1000
 """Paths in the condition of one deletion."""
+
+ROWS_COMPARED = 2**20
+"""Rows whose paths are compared at a time with those of the images."""
 
 MADE_WITH = ("file", "backend", "space")
 """What of an index's `about` its rows depend on; the bundle's folder may have moved."""
@@ -131,13 +135,30 @@ class IndexWriter:
 
     def known(self, images: Sequence[ImageFile]) -> np.ndarray:
         """Which of the images, `[n]` bool, have a row and have not changed since."""
-        columns = self._dataset.to_table(columns=["path", "size", "modified_ns"])
-        rows = _rows_of([image.path for image in images], columns["path"])
-        found = rows >= 0
-        for name in ("size", "modified_ns"):
-            wanted = np.array([getattr(image, name) for image in images], np.int64)
-            found[found] = columns[name].to_numpy()[rows[found]] == wanted[found]
+        stamps = np.array([(image.size, image.modified_ns) for image in images], np.int64).reshape(-1, 2)
+        found = np.zeros(len(images), bool)
+        for places, rows in self._rows_of([image.path for image in images], ["size", "modified_ns"]):
+            stored = np.stack([rows[name].to_numpy() for name in ("size", "modified_ns")], axis=1)
+            found[places] = (stored == stamps[places]).all(axis=1)
         return found
+
+    def _rows_of(self, paths: Sequence[str], columns: Sequence[str] = ()) -> Iterator[tuple[np.ndarray, Any]]:
+        """Rows that hold one of these paths, as tables, each with its rows' places `[m]` in `paths`."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        wanted = pa.array([to_stored(path) for path in paths], pa.large_string())
+        some: list[Any] = []
+        with self._writing():
+            self._dataset.checkout_latest()
+            for batch in chain(Index(self.location, self._dataset).rows(["path", *columns]), [None]):
+                some += [batch] * (batch is not None)
+                # The set of what is wanted is built anew for each comparison, so these are not many.
+                if some and (batch is None or sum(map(len, some)) >= ROWS_COMPARED):
+                    table = pa.Table.from_batches(some)
+                    places = pc.index_in(table["path"].cast(pa.large_string()), value_set=wanted)
+                    yield places.drop_null().to_numpy(), table.filter(places.is_valid())
+                    some = []
 
     def add(self, images: Sequence[ImageFile], embeddings: np.ndarray) -> None:
         """Commit rows; those of paths that are there are replaced.
@@ -157,10 +178,7 @@ class IndexWriter:
     def commit_fragments(self, fragments: Sequence[Any], replaced: Sequence[str]) -> None:
         """Commit rows that others have written as Lance fragments, in place of those of the paths `replaced`."""
         lance = import_lance()
-        with self._writing():
-            self._dataset.checkout_latest()
-            there = _rows_of(replaced, self._dataset.to_table(columns=["path"])["path"]) >= 0
-        self.remove([path for path, is_there in zip(replaced, there) if is_there])
+        self.remove([replaced[place] for places, _ in self._rows_of(replaced) for place in places])
         with self._writing():
             operation = lance.LanceOperation.Append(list(fragments))
             self._dataset = lance.LanceDataset.commit(
@@ -210,17 +228,6 @@ class IndexWriter:
                 f"{self.location} can't be written ({reason(error)}); free some space or give --out another place, and "
                 "run it again: what was committed is kept"
             ) from error
-
-
-def _rows_of(paths: Sequence[str], stored: Any) -> np.ndarray:
-    """The rows `[n]` int64 of an Arrow column that hold these paths; -1 where none does."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    wanted = pa.array([to_stored(path) for path in paths], pa.large_string())
-    # Paths of many rows are more than the 2 GB that a `string` array can hold.
-    rows = pc.index_in(wanted, value_set=stored.cast(pa.large_string()).combine_chunks())
-    return rows.fill_null(-1).to_numpy().astype(np.int64)
 
 
 def _made_with(about: Mapping[str, Any]) -> list[Any]:

@@ -191,13 +191,17 @@ def test_what_is_no_index_is_refused(tmp_path):
     assert (tmp_path / "folder.lance" / "mine").read_text() == "hello"
 
 
-def test_rows_are_known_by_path_size_and_time_and_replaced_by_path(tmp_path):
+@pytest.mark.parametrize("compared", [1, 2, 1000])
+def test_rows_are_known_by_path_size_and_time_and_replaced_by_path(tmp_path, monkeypatch, compared):
+    monkeypatch.setattr(index_writer, "ROWS_COMPARED", compared)
     writer = write(tmp_path / "x.lance", "abc")
     again = IndexWriter(str(tmp_path / "x.lance"), ABOUT | {"bundle": "/moved"}, DIM)
     assert list(again.known(files("cxa"))) == [True, False, True]
     assert list(again.known([*files("a", size=2), *files("b", modified_ns=2)])) == [False, False]
     assert list(again.known([])) == []
     again.add(files("bd", size=2), unit(2, seed=1))
+    assert list(writer.known([*files("db", size=2), *files("ac")])) == [True] * 4
+    assert list(writer.known(files("adc", size=2))) == [False, True, False]
     rows = content(tmp_path / "x.lance")
     assert sorted(rows) == ["a", "b", "c", "d"]
     assert np.array_equal(rows["b"], unit(2, seed=1)[0])
