@@ -85,7 +85,7 @@ def pipeline(options: argparse.Namespace) -> None:
     writer = IndexWriter(str(out), about_rows(encoder), encoder.dim)
     for start in range(0, len(files), options.turn):
         some = files[start : start + options.turn]
-        images = list_images([str(path) for path in some])
+        images = list_images([str(path) for path in some]).images
         add(
             "embed",
             lambda images=images: update_index(images, writer, partial(embed_images, encoder=encoder, writer=writer)),
@@ -280,7 +280,7 @@ def ray(options: argparse.Namespace) -> None:
 
     folder = options.folder / "photographs"
     photographs(folder, options.images)
-    images = list_images([str(folder)])[: options.images]
+    images = list_images([str(folder)]).images[: options.images]
     encoder = PerceptionEncoder(options.bundle, threads=1)
     seconds = {}
     for engine in ("local", "ray"):

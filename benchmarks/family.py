@@ -2,13 +2,17 @@
 
     python -m benchmarks.family [--only spatial-b16,lang-l14,others] [--depth 2]
     python -m benchmarks.family --bundles out/pe_core_base_224 out/pe_spatial_small_512
+    python -m benchmarks.family --eva [PATTERN]
+    python -m benchmarks.family --eva-whole vit_tiny_patch16_dinov3_qkvb vit_small_patch16_dinov3_qkvb
 
 Writes the figures to pecore/family.json, which `pecore list` shows (rows of variants left out by --only stay), and
 makes docs/family.md from it. With --bundles nothing is converted: the figures of whole towers come from the reports of
 bundles that `pecore convert --weights synthetic` has made.
 Synthetic weights. L and G run at 224 pixels, which a software driver gets through; the ops are the same. The tiling
 towers are their twins in all but the weights and take their figures. `others` are other outputs, batches and towers of
-timm's, at a few patches.
+timm's, at a few patches. --eva measures two blocks of every entry point of timm's Eva class (of those whose name
+contains PATTERN) at its own width; --eva-whole all blocks, at its own image size. Their weights are random, with
+massive activations of 400.
 """
 
 import argparse
@@ -21,12 +25,13 @@ from typing import Any
 import timm
 import torch
 
-from pecore.bundle import MANIFEST, REPORT
-from pecore.console import working
+from pecore.bundle import MANIFEST, REFERENCE, REPORT
+from pecore.console import progress
 from pecore.convert.checkpoint import load
 from pecore.convert.export import export_tflite
-from pecore.convert.pipeline import Options, convert
+from pecore.convert.pipeline import VisionOptions, convert
 from pecore.convert.quantize import PRECISIONS, quantize
+from pecore.convert.timm_tower import eva_names, reduced, spread
 from pecore.convert.towers import build_tower
 from pecore.image import preprocess
 from pecore.rewrites import Output, rewrite
@@ -34,12 +39,13 @@ from pecore.rewrites.tower import default_output
 from pecore.runtime import open_model
 from pecore.validate import exactness, gates, headroom, report
 from pecore.validate.photographs import photographs
-from pecore.validate.reference import REFERENCE, load_reference
+from pecore.validate.reference import load_reference
 from pecore.validate.rules import runtimes
 from pecore.variants import VARIANTS, Variant, find
 
 ROOT = Path(__file__).parents[1]
 JSON, PAGE = ROOT / "pecore" / "family.json", ROOT / "docs" / "family.md"
+AMPLITUDE = 400.0  # of massive activations
 LARGEST_AT_FULL_SIZE = 768  # channels
 REDUCED = 224  # pixels, for wider ones
 NAMES = {"size", "artefact", "timm_name", "open_clip_name"}  # what twins differ in
@@ -49,8 +55,8 @@ def measure(variant: Variant, depth: int) -> dict[str, Any]:
     """The figures of one variant's first blocks."""
     side = variant.image_size if variant.width <= LARGEST_AT_FULL_SIZE else REDUCED
     small = replace(variant, depth=depth, image_size=side)
-    with tempfile.TemporaryDirectory() as folder, working(False) as stage:
-        options = Options(precisions=("fp16", "fp32"), gpu="skip")
+    with tempfile.TemporaryDirectory() as folder, progress() as stage:
+        options = VisionOptions(precisions=("fp16", "fp32"), gpu="skip")
         result = convert(small, load(small, "synthetic"), Path(folder, "bundle"), options, stage)
         found = {
             (c.gate, name): c
@@ -121,7 +127,7 @@ def measure_other(name: str, options: dict[str, Any], output: Output | None, bat
     shots = [torch.from_numpy(preprocess(image, side)) for _, image in photographs()]
     scales, _ = headroom.fit_scales(model, shots, output)
     image = torch.cat(shots[:batch])
-    with tempfile.TemporaryDirectory() as folder, working(False) as stage:
+    with tempfile.TemporaryDirectory() as folder, progress() as stage:
         stage(f"{name}: {output}")
         source, path = Path(folder, "fp32.tflite"), Path(folder, "fp16.tflite")
         export_tflite(rewrite(model, scales, output=output), {"image": image}, source, output.names)
@@ -141,6 +147,73 @@ def measure_other(name: str, options: dict[str, Any], output: Output | None, bat
         "correlation": min(correlations) if correlations else None,
         "norm_error": check.figures.get("norm_error"),
     }
+
+
+def measure_eva(model: Any) -> dict[str, Any]:
+    """The figures of a tower of timm's Eva class, embedding and features, in fp16 and fp32."""
+    output = Output("both")
+    height, width = model.patch_embed.img_size
+    shots = [preprocess(image, max(height, width))[..., :height, :width] for _, image in photographs()]
+    images = [torch.from_numpy(shot.copy()) for shot in shots[:3]]
+    scales, reductions = headroom.fit_scales(model, images, output)
+    least = headroom.min_headroom(reductions)
+    exact = exactness.max_difference(model, scales, images[0], output)
+    with tempfile.TemporaryDirectory() as folder, progress() as stage:
+        stage("converting")
+        tower = rewrite(model, scales, output=output)
+        expected = [t.numpy() for t in tower(images[0])]
+        source, path = Path(folder, "fp32.tflite"), Path(folder, "fp16.tflite")
+        export_tflite(tower, {"image": images[0]}, source, output.names)
+        del tower
+        inputs = [{"image": images[0].numpy()}]
+        on_cpu = list(open_model(source).run(inputs[0]).values())
+        quantize(source, path, "fp16")
+        source.unlink()
+        outputs = [open_model(path).run(inputs[0])]
+        stage("on the delegate")
+        gpu = gates.gpu_gates(path, "fp16", inputs, outputs, "auto", stage)
+        graph = gates.graph_gate(path, runtimes()[-1])
+        size = path.stat().st_size
+    figures = []
+    for check in gpu:
+        correlations = [v for k, v in check.figures.items() if k.endswith("correlation")]
+        kept = {k: check.figures.get(k) for k in ("verdict", "ops_on_gpu", "norm_error")}
+        figures.append({**kept, "backend": check.backend, "correlation": min(correlations) if correlations else None})
+    return {
+        "depth": len(model.blocks),
+        "image_size": [height, width],
+        "width": model.embed_dim,
+        "exact": exact,
+        "headroom": least.headroom,
+        "least": least.name,
+        "ops": graph.figures["ops"],
+        "findings": len(graph.figures["findings"]),
+        "bytes": size,
+        "cpu fp32": max(float(abs(a - b).max() / abs(b).max()) for a, b in zip(on_cpu, expected)),
+        "gpu": figures,
+        "passed": all(check.outcome == "passed" for check in gpu) and exact <= exactness.LARGEST_DIFFERENCE,
+    }
+
+
+def tower_width(name: str) -> int:
+    with torch.device("meta"):
+        tower: Any = timm.create_model(name, pretrained=False)
+    return int(tower.embed_dim)
+
+
+def eva_rows(content: dict[str, Any], pattern: str) -> None:
+    """Two blocks of each entry point; twins (which differ in image size or weights alone) share their figures."""
+    twins: dict[str, dict[str, Any]] = {}
+    names = [name for name in eva_names() if pattern in name]
+    for name in sorted(names, key=tower_width):
+        small = reduced(name, (3, 3))
+        shapes = [(k, tuple(t.shape)) for k, t in small.state_dict().items()]
+        make = repr((small, small.global_pool, type(small.rope).__name__, shapes))
+        if make not in twins:
+            print(name, flush=True)
+            twins[make] = measure_eva(spread(small, AMPLITUDE))
+        content.setdefault("eva", {})[name] = twins[make]
+        write(content)
 
 
 def page(content: dict[str, Any]) -> str:
@@ -186,8 +259,66 @@ def page(content: dict[str, Any]) -> str:
         figures = [f"{row['exact']:.0e}", str(row["ops"]), str(row["ops_on_gpu"])]
         figures += [f"{row['correlation']:.7f}", f"{row['norm_error']:.0e}"] if row["correlation"] else ["", ""]
         lines.append(f"| {' | '.join([what, '`' + row['tower'] + '`', *figures])} |")
+    lines += ["", *eva_tables(content)]
     lines += ["", f"`{content['command']}`: {content['backend']}; {versions}.", ""]
     return "\n".join(lines)
+
+
+def eva_tables(content: dict[str, Any]) -> list[str]:
+    """The tables of timm's Eva class."""
+    rows = content.get("eva", {})
+    names = eva_names()
+    right = sum(rows[name]["passed"] for name in names if name in rows)
+    lines = [
+        "## timm's Eva class",
+        "",
+        f"{right} of {len(names)} entry points. Embedding (the pooled tokens, where the tower has no projection) and",
+        "patch map of two blocks on 3 x 3 patches, at the tower's own width; random weights with massive activations",
+        "of 400. Where blocks differ (sapiens2), one of each kind. Twins that differ in image size or weights share",
+        "their figures (`python -m benchmarks.family --eva`).",
+        "",
+        *EVA_HEAD,
+        *(eva_line(name, rows[name]) for name in names if name in rows),
+        "",
+        "- *exact*: max |diff| to timm in float64, relative where an output's largest element is above 1.",
+        "- *headroom*: 65504 over the largest value that a reduction forms, and which one.",
+        "- *CPU fp32*, *GPU fp16*, *norm*, *GPU fp32*: as above; of two outputs the lower correlation.",
+        "",
+        "All blocks, the tower's own image size, random weights as above (`python -m benchmarks.family --eva-whole"
+        " NAME ...`):",
+        "",
+        *EVA_HEAD,
+        *(eva_line(name, row) for name, row in content.get("eva whole", {}).items()),
+    ]
+    return lines
+
+
+EVA_HEAD = (
+    "| entry point | blocks | width | pixels | exact | headroom | ops | on the GPU | CPU fp32 | GPU fp16 | norm |"
+    " GPU fp32 |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|",
+)
+
+
+def eva_line(name: str, row: dict[str, Any]) -> str:
+    fp16, fp32 = (*row["gpu"], {}, {})[:2]
+    ops = f"{row['ops']}" + (f" ({row['findings']} findings)" if row["findings"] else "")
+    height, width = row["image_size"]
+    cells = [
+        f"`{name}`",
+        str(row["depth"]),
+        str(row["width"]),
+        f"{height} x {width}",
+        f"{row['exact']:.0e}",
+        f"{row['headroom']:.0f}x ({row['least']})",
+        ops,
+        str(fp16.get("ops_on_gpu") or ""),
+        f"{row['cpu fp32']:.0e}",
+        f"{fp16['correlation']:.7f}" if fp16.get("correlation") else str(fp16.get("verdict") or "not run"),
+        f"{fp16['norm_error']:.0e}" if fp16.get("norm_error") is not None else "",
+        f"{fp32['correlation']:.7f}" if fp32.get("correlation") else str(fp32.get("verdict") or "not run"),
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def whole(folder: Path) -> tuple[str, dict[str, Any]]:
@@ -269,7 +400,18 @@ def main() -> None:
     parser.add_argument("--only", default="", help="variants, separated by commas")
     parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--bundles", type=Path, nargs="+", default=[], help="bundles of whole towers")
+    parser.add_argument("--eva", nargs="?", const="", help="entry points of timm's Eva class, two blocks")
+    parser.add_argument("--eva-whole", nargs="+", default=[], help="entry points, whole")
     options = parser.parse_args()
+    if options.eva is not None:
+        return eva_rows(json.loads(JSON.read_text("utf-8")), options.eva)
+    if options.eva_whole:
+        content = json.loads(JSON.read_text("utf-8"))
+        for name in options.eva_whole:
+            model = timm.create_model(name, pretrained=False).eval().requires_grad_(False)
+            content.setdefault("eva whole", {})[name] = measure_eva(spread(model, AMPLITUDE))
+            write(content)
+        return None
     if options.bundles:
         content = json.loads(JSON.read_text("utf-8"))
         content["whole"] = content.get("whole", {}) | dict(map(whole, options.bundles))

@@ -7,7 +7,6 @@ The work is cut into windows of prompts, so memory does not grow with the number
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -15,54 +14,16 @@ import torch
 import torch.nn.functional as F
 
 from pecore.bundle import EMBEDDINGS_FILE, LABELS_FILE, LabelsSection, file_entry
+from pecore.convert.label_files import doubtful, named
 from pecore.convert.staging import manifest_to_extend, staging
 from pecore.convert.text_tower import TextConfig, TextWeights, build_text_tower, encode_ids, text_config, token_ids
 from pecore.convert.tokenizer_file import clip_tokenizer
-from pecore.errors import InputError
 from pecore.tokenizer import ClipTokenizer
 from pecore.variants import Variant
 
-TEMPLATE_SETS = {"openai": "OPENAI_IMAGENET_TEMPLATES", "simple": "SIMPLE_IMAGENET_TEMPLATES"}  # names in open_clip
 WINDOW = 1024  # prompts tokenized, sorted by length and embedded together
 BATCH = 256
-SHOWN = 3  # labels named in a warning
 STEPS = 10  # progress reports
-
-
-def read_label_names(source: str) -> list[str]:
-    """`imagenet` (the 1000 names that open_clip carries), or a file's lines; raises InputError."""
-    if source == "imagenet":
-        import open_clip
-
-        return list(open_clip.IMAGENET_CLASSNAMES)
-    return _lines(Path(source), "label", "or --labels imagenet")
-
-
-def read_templates(source: str) -> list[str]:
-    """`openai` (80 templates), `simple` (7), or a file's lines, each with a `{}`; raises InputError."""
-    if source in TEMPLATE_SETS:
-        import open_clip
-
-        return [template("{}") for template in getattr(open_clip, TEMPLATE_SETS[source])]
-    templates = _lines(Path(source), "template", "or --templates openai or simple")
-    for number, template in enumerate(templates, start=1):
-        if "{}" not in template:
-            raise InputError(
-                f"template {template!r} (line {number} of {source}) has no {{}}: put it where the label goes"
-            )
-    return templates
-
-
-def duplicates(labels: Sequence[str]) -> list[str]:
-    """Labels that the lower-casing tokenizer can't tell from an earlier one."""
-    seen: set[str] = set()
-    found = []
-    for label in labels:
-        key = " ".join(label.lower().split())
-        if key in seen:
-            found.append(label)
-        seen.add(key)
-    return found
 
 
 def embed_labels(
@@ -126,7 +87,7 @@ def write_labels(
     config = config or text_config(variant)
     origin = weights.origin()
     before = manifest_to_extend(folder, variant, "labels", origin)
-    warnings = _named("is there twice, so it shares its probability with the first", duplicates(labels))
+    warnings = doubtful(labels)
     tokenizer = clip_tokenizer()
     tower = build_text_tower(config, weights.state_dict)
     what = f"{len(labels)} labels x {len(templates)} templates"
@@ -144,7 +105,7 @@ def write_labels(
             file.write(np.array([len(labels), config.output_dim], "<i4").tobytes())
             cut = embed_labels(tower, tokenizer, labels, templates, lambda rows: file.write(rows.tobytes()), progress)
         (staged.folder / LABELS_FILE).write_bytes("".join(f"{label}\n" for label in labels).encode())
-        warnings += _named(f"makes a prompt of more than {config.context_length} tokens, which is cut", cut)
+        warnings += named(f"makes a prompt of more than {config.context_length} tokens, which is cut", cut)
         section = LabelsSection(
             files={name: file_entry(staged.folder / name) for name in (EMBEDDINGS_FILE, LABELS_FILE)},
             n=len(labels),
@@ -161,33 +122,3 @@ def write_labels(
         scale, prompts = weights.logit_scale, list(templates)
         staged.add(replace(before, logit_scale=scale, prompt_templates=prompts, labels=section))
     return section
-
-
-def _lines(path: Path, what: str, instead: str) -> list[str]:
-    """A UTF-8 file's lines, stripped; blank ones at the end are none."""
-    try:
-        data = path.read_bytes()
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(
-            f"can't read {path} ({error.strerror}): give a file with one {what} a line, {instead}"
-        ) from error
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise InputError(f"{path} is not UTF-8 (line {line}): save it as UTF-8") from error
-    if "\0" in text:
-        raise InputError(f"{path} is not a UTF-8 text file: save it as UTF-8, with one {what} a line")
-    lines = [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").rstrip().split("\n")]
-    if lines == [""]:
-        raise InputError(f"{path} is empty: give it one {what} a line")
-    if "" in lines:
-        raise InputError(f"line {lines.index('') + 1} of {path} is empty: give it a {what} or take the line out")
-    return lines
-
-
-def _named(what: str, labels: Sequence[str]) -> list[str]:
-    """A warning for the labels it concerns, the first few by name; none where it concerns none."""
-    if not labels:
-        return []
-    more = f" (and {len(labels) - SHOWN} more labels)" if len(labels) > SHOWN else ""
-    return [f"{', '.join(repr(shorten(label, 50)) for label in labels[:SHOWN])}{more} {what}"]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pecore.bundle import MANIFEST, Bundle, open_bundle, require_same_checkpoint
-from pecore.convert.checkpoint import Weights, load
+from pecore.convert.checkpoint import Log, Weights, load
 from pecore.convert.text_tower import build_text_tower, encode_ids, load_text, text_config, token_ids
 from pecore.convert.tokenizer_file import clip_tokenizer
 from pecore.convert.towers import build_tower
@@ -22,15 +22,17 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """Where weights come from: `hub`, `synthetic` (with `seed` and `amplitude`), or a checkpoint's path."""
+    """Where weights come from: `hub`, `synthetic` (with `seed` and `amplitude`), or a checkpoint's path, of which
+    averaged weights are taken where `ema` and it has them."""
 
     origin: str | Path = "hub"
     seed: int = 0
     amplitude: float = 400.0
+    ema: bool = True
 
-    def load(self, variant: Variant) -> Weights:
+    def load(self, variant: Variant, log: Log = lambda line: None) -> Weights:
         """As `pecore.convert.checkpoint.load`, which raises InputError."""
-        return load(variant, self.origin, seed=self.seed, amplitude=self.amplitude)
+        return load(variant, self.origin, seed=self.seed, amplitude=self.amplitude, ema=self.ema, log=log)
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ def bundle_weights(bundle: Bundle, checkpoint: Path | None = None) -> Weights:
     if about.synthetic and not checkpoint:
         again = {"seed": about.seed, "amplitude": about.amplitude}
     weights = load(bundle.variant, checkpoint or origin, **again)
+    if weights.averaged and about.fingerprint != weights.origin().fingerprint:  # made with --no-ema, it may be
+        weights = load(bundle.variant, checkpoint or origin, ema=False)
     if about.fingerprint != weights.origin().fingerprint:
         raise InputError(f"{weights.source} is not what {bundle.folder} was made from, {about.source}: give that one")
     return weights
@@ -102,7 +106,10 @@ def text_encoder(bundle: Bundle, checkpoint: Path | None = None) -> Callable[[Se
         InputError: no text tower is available, or it is another checkpoint's.
     """
     variant, about = bundle.variant, bundle.vision.weights
-    weights = load_text(variant, checkpoint or _text_source(bundle), seed=about.seed or 0)
+    source = checkpoint or _text_source(bundle)
+    weights = load_text(variant, source, seed=about.seed or 0)
+    if weights.averaged and weights.fingerprint != about.fingerprint:
+        weights = load_text(variant, source, ema=False)
     require_same_checkpoint(weights.origin(), variant.size, about, variant.size, str(bundle.folder))
     config, tokenizer = text_config(variant), clip_tokenizer()
     tower = build_text_tower(config, weights.state_dict)
@@ -121,7 +128,7 @@ def _text_source(bundle: Bundle) -> str | Path:
     if about.kind in ("synthetic", "hub"):
         return about.kind
     path = Path(about.source)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(
             f"{bundle.folder} has no text .tflite, and the checkpoint it was made from, {path}, is not there; "
             "give a file with its text tower: --text-checkpoint FILE"

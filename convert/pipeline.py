@@ -38,15 +38,16 @@ from pecore.convert.resources import check_resources
 from pecore.convert.staging import Staging, carry_over, manifest_to_extend, staging
 from pecore.convert.text_tower import TextConfig, TextWeights, build_text_tower, text_config, token_ids
 from pecore.convert.tflite_files import write_files
+from pecore.convert.timm_tower import preprocessing
 from pecore.convert.tokenizer_file import write_tokenizer
 from pecore.convert.towers import build_tower
 from pecore.errors import GateError, InputError
 from pecore.files import write_json, write_text
-from pecore.image import preprocess
+from pecore.image import Resize, preprocess
 from pecore.precision import by_tower, find_precisions
 from pecore.rewrites.output import OUTPUTS, Output
 from pecore.rewrites.text import rewrite_text
-from pecore.rewrites.tower import INPUT_LAYOUTS, INPUT_RANGES, Scales, rewrite
+from pecore.rewrites.tower import INPUT_LAYOUTS, INPUT_RANGES, PixelRange, Scales, rewrite
 from pecore.tokenizer import ClipTokenizer
 from pecore.validate import device, exactness, gates, headroom, report, text_exactness
 from pecore.validate.checks import Check, advisory, failed
@@ -62,14 +63,6 @@ Log = Callable[[str], None]
 """Told, in a few words, each time the work enters a new stage."""
 
 Arrays = dict[str, np.ndarray]
-
-PREPROCESSING = {
-    "summary": "RGB, squashed to the input's square (antialiased bilinear, as Pillow; no crop), then to the range",
-    "resize": "squash",
-    "filter": "bilinear, antialiased",
-    "mean": [0.5, 0.5, 0.5],
-    "std": [0.5, 0.5, 0.5],
-}
 
 PROMPTS = (
     "a photo of a cat.",
@@ -229,7 +222,7 @@ def convert(
             outputs=[_about_output(output, variant, n, reference[0][n]) for n in output.names],
             tower_output=asdict(output),
             scales=asdict(scales),
-            preprocessing=PREPROCESSING,
+            preprocessing=preprocessing(variant),
             self_test={
                 "reference": {"name": REFERENCE, **asdict(file_entry(staged.folder / REFERENCE))},
                 "thresholds": {
@@ -261,19 +254,22 @@ def _measure(
 ) -> tuple[Source, list[headroom.Reduction], list[Arrays], list[Arrays]]:
     """The vision tower with the scales it asks for on `photos`, its reductions, and the graph's inputs and outputs."""
     output, layout, value_range = chosen_output(variant, options), options.input_layout, options.input_range
-    images = [torch.from_numpy(preprocess(photo, variant.image_size)) for photo in photos]
+    about = preprocessing(variant)
+    resize, pixels = Resize.of(about), PixelRange(value_range, about["mean"], about["std"])
+    plain = replace(pixels, name="-1..1")
+    images = [plain.to_tower(torch.from_numpy(preprocess(p, variant.image_size, resize=resize))) for p in photos]
     log(f"measuring headroom on {len(photos)} photographs")
     model: Any = build_tower(variant, weights.state_dict)
     scales, reductions = headroom.fit_scales(model, images, output)
     log("computing the reference in PyTorch")
     found = [exactness.timm_outputs(model, image, output, layout == "nhwc") for image in images]
     reference = _batches([{name: t.numpy() for name, t in sample.items()} for sample in found], options.batch)
-    prepared = [preprocess(photo, variant.image_size, layout=layout, value_range=value_range) for photo in photos]  # type: ignore[arg-type]
+    how: Any = {"layout": layout, "value_range": value_range, "resize": resize}
+    prepared = [preprocess(photo, variant.image_size, **how) for photo in photos]
     inputs = _batches([{"image": pixels} for pixels in prepared], options.batch)
 
     def rewritten(scales: Scales, keep: bool) -> nn.Module:
-        form = {"input_layout": layout, "input_range": value_range, "keep_norm_weights": keep}
-        return rewrite(model, scales, output=output, **form)  # type: ignore[arg-type]
+        return rewrite(model, scales, output=output, input_layout=layout, input_range=pixels, keep_norm_weights=keep)
 
     def differ(scales: Scales, keep: bool) -> float:
         return exactness.max_difference(model, scales, images[0], output, keep_norm_weights=keep)
@@ -368,8 +364,9 @@ def chosen_output(variant: Variant, options: VisionOptions) -> Output:
     """
     by_default = variant.output if options.layer is None else "features"
     kind = options.output or by_default
-    if not variant.embedding_dim and kind != "features":
-        raise InputError(f"{variant.size} has no pooling and no head to give {kind}: choose --output features")
+    if not variant.embedding_dim and (kind == "logits" or (variant.is_pe and kind != "features")):
+        also = "" if variant.is_pe else ", embedding or both"
+        raise InputError(f"{variant.size} has no pooling and no head to give {kind}: choose --output features{also}")
     try:
         output = Output(kind, options.layer)
         output.block(variant.depth)
@@ -381,9 +378,10 @@ def chosen_output(variant: Variant, options: VisionOptions) -> Output:
 def bundle_name(variant: Variant, options: VisionOptions) -> str:
     """Stem of the files, and the bundle's folder: the variant's artefact, and what is not as usual."""
     output = chosen_output(variant, options)
+    usual = find_timm(variant.timm_name).output if variant.is_pe else variant.output
     layered = output.has_features and not output.is_last_block(variant.depth)
     parts = [
-        f"_{output.kind}" if output.kind != find_timm(variant.timm_name).output else "",
+        f"_{output.kind}" if output.kind != usual else "",
         f"_layer{output.block(variant.depth)}" if layered else "",
         f"_batch{options.batch}" if options.batch > 1 else "",
     ]

@@ -3,7 +3,9 @@
 import errno
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -30,6 +32,9 @@ OLD = ".old"
 
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 """What the system says when it is the place that is at fault, not the program."""
+
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals that ask a process to end, and by default end it without cleaning up: `kill`, a terminal that is closed."""
 
 UNLISTED = {"labels": (), "text": (TEXT_REPORT, TEXT_REFERENCE)}
 """Section of the manifest -> files that belong to it and that it does not list."""
@@ -77,7 +82,12 @@ class Staging:
         self.folder.chmod(0o755)
         if place.exists():
             old = place.rename(self.folder.with_suffix(OLD))
-            self.folder.rename(place)
+            try:
+                self.folder.rename(place)
+            except BaseException:  # an interrupt, too: never neither of the two
+                if not place.exists():
+                    old.rename(place)
+                raise
             for path in foreign(old) if keeps else ():
                 if not (place / path.name).exists():
                     path.rename(place / path.name)
@@ -115,8 +125,9 @@ def foreign(folder: Path) -> list[Path]:
 
 def _clear_leftovers(target: Path) -> None:
     """Delete what a run left beside the target because it was killed, for want of memory, say."""
-    for folder in target.parent.glob(f".{target.name}.*.*"):
-        process = folder.name.removeprefix(f".{target.name}.").partition(".")[0]
+    start = f".{target.name}."
+    for folder in target.parent.iterdir():
+        process = folder.name.removeprefix(start).partition(".")[0] if folder.name.startswith(start) else ""
         if process.isdigit() and folder.suffix != OLD and not _alive(int(process)):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -132,8 +143,37 @@ def _alive(process: int) -> bool:
 
 
 @contextmanager
+def _signals_end_it() -> Iterator[None]:
+    """Make `ENDING` raise SystemExit with a shell's exit code, 128 + number, as Ctrl-C raises KeyboardInterrupt. One
+    that somebody else handles, or that is ignored (nohup), is left alone; so are all outside the main thread, where
+    Python lets nobody handle them."""
+
+    def end(number: int, frame: object) -> None:
+        for another in ours:  # a second one does not interrupt the cleaning
+            signal.signal(another, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    main = threading.current_thread() is threading.main_thread()
+    ours = [s for s in ENDING if main and signal.getsignal(s) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
 def staging(target: Path) -> Iterator[Staging]:
-    """A `Staging` for `target`; whatever is not kept or rejected by the end, or by an error, is deleted."""
+    """A `Staging` for `target`; whatever is not kept or rejected by the end, by an error, or by a signal that asks the
+    process to end, is deleted. What a killed process left is deleted by the next one in the same place."""
+    with _signals_end_it(), _staging(target) as staged:
+        yield staged
+
+
+@contextmanager
+def _staging(target: Path) -> Iterator[Staging]:
     check_target(target)
     target = target.absolute()
     folder = None

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from pecore.bundle import Origin
-from pecore.convert.checkpoint import CLIP_FILE, Kind, fetch, load, read_tensors
+from pecore.convert.checkpoint import CLIP_FILE, Kind, Log, as_stored, float32, from_hub, weights_of
 from pecore.convert.fingerprint import fingerprint
+from pecore.convert.hub import fetch
+from pecore.convert.state_dict import read_tower
 from pecore.convert.synthetic import BIAS, LOGIT_SCALE, NORM_SPREAD, QK_GAIN, normal
 from pecore.errors import InputError
 from pecore.tokenizer import ClipTokenizer
@@ -55,6 +57,8 @@ class TextWeights:
     logit_scale: float
     fingerprint: str | None
     seed: int | None = None
+    taken: str = ""
+    averaged: bool = False
 
     @property
     def synthetic(self) -> bool:
@@ -62,7 +66,7 @@ class TextWeights:
 
     def origin(self) -> Origin:
         """Where the weights are from, as a manifest keeps it."""
-        names = ("kind", "source", "synthetic", "sha256", "seed", "fingerprint")
+        names = ("kind", "source", "synthetic", "sha256", "seed", "fingerprint", "taken")
         kept: dict[str, Any] = {name: getattr(self, name) for name in names}
         return Origin(**kept, file=self.file.name if self.file else None)
 
@@ -83,11 +87,18 @@ def text_config(variant: Variant) -> TextConfig:
 
 
 def load_text(
-    variant: Variant, source: str | Path = "hub", *, seed: int = 0, config: TextConfig | None = None
+    variant: Variant,
+    source: str | Path = "hub",
+    *,
+    seed: int = 0,
+    config: TextConfig | None = None,
+    ema: bool = True,
+    log: Log = lambda line: None,
 ) -> TextWeights:
     """Text weights for `variant` from "hub", from "synthetic" (`seed`), or from a file with both towers, by its path.
 
-    `config` is the variant's own where None.
+    The image size that the vision tower's positions are for does not matter. `config` is the variant's own where None;
+    `ema` and `log` as `checkpoint.load` takes them.
 
     Raises:
         InputError: whatever can't be fetched, read or trusted, holds no text tower, or does not fit `variant`.
@@ -96,22 +107,28 @@ def load_text(
     if source == "synthetic":
         said = f"synthetic, seed {seed}"
         return TextWeights(synthetic_text(config, seed), "synthetic", said, None, None, LOGIT_SCALE, None, seed)
-    hub = source == "hub"
-    path = fetch(variant.clip_repo, CLIP_FILE) if hub else Path(source)
-    both = load(variant, path)
+    path = fetch(variant.clip_repo, CLIP_FILE, log) if source == "hub" else Path(source)
+    file = read_tower(path, ema)
+    both = weights_of(as_stored(variant, file), file)
+    if source == "hub":
+        both = from_hub(both, variant.clip_repo)
+    elif both.taken:
+        log(f"of {path}: {both.taken}")
     if not both.has_text or both.logit_scale is None:
         raise InputError(
             f"{path} holds a vision tower alone: pass {CLIP_FILE} of {variant.clip_repo}, or Meta's .pt, which have "
             "the text tower of the same checkpoint as well"
         )
     return TextWeights(
-        state_dict=_text_tensors(read_tensors(path), config, variant, path),
-        kind="hub" if hub else both.kind,
-        source=f"{variant.clip_repo}@{path.parent.name}" if hub else both.source,
-        file=path,
+        state_dict=_text_tensors(file.tensors, config, variant, path),
+        kind=both.kind,
+        source=both.source,
+        file=both.file,
         sha256=both.sha256,
         logit_scale=both.logit_scale,
         fingerprint=fingerprint(both.state_dict),
+        taken=both.taken,
+        averaged=both.averaged,
     )
 
 
@@ -198,8 +215,4 @@ def _text_tensors(tensors: Mapping[str, Tensor], config: TextConfig, variant: Va
             f"the text tower in {path} does not fit {variant.size} ({'; '.join(differences[:SHOWN])}{more}): pass "
             f"PE-Core {variant.size}'s checkpoint"
         )
-    out = {key: tensor.float().contiguous() for key, tensor in found.items()}
-    for key, tensor in out.items():
-        if not tensor.isfinite().all():
-            raise InputError(f"{path} has NaN or infinity in {key}: download it again, or pass another checkpoint")
-    return out
+    return float32(found, path)

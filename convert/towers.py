@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from pecore.convert.timm_tower import create
 from pecore.variants import Variant
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ def build_tower(
     """
     if state_dict is None:
         tower = _create(variant, variant.depth, device)
+    elif not variant.is_pe:  # not from "meta": its buffers are of several kinds
+        tower = _create(variant, variant.depth, device)
+        tower.load_state_dict({k: v.to(device, dtype) for k, v in state_dict.items()}, strict=True, assign=True)
     else:
         tower = _create(variant, variant.depth, "meta")
         tensors = dict(state_dict)
@@ -59,6 +63,8 @@ def _interpolated(positions: torch.Tensor, variant: Variant) -> torch.Tensor:
 def _create(variant: Variant, depth: int, device: str | torch.device) -> Eva:
     import timm  # takes seconds, and not every verb needs it
 
+    if not variant.is_pe:
+        return cast("Eva", create(variant, depth, device))
     with torch.device(device):
         tower = timm.create_model(
             variant.timm_name,

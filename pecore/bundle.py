@@ -53,7 +53,8 @@ class Origin:
 
     kind: `hub`, `timm`, `open_clip`, `meta` or `synthetic`. source: for people. sha256: of the `file`, which is a bare
     name. fingerprint: of the vision tower (`pecore.convert.fingerprint`), also for a text tower: that of the vision
-    tower in the same file; None for synthetic texts, which the seed tells apart.
+    tower in the same file; None for synthetic texts, which the seed tells apart. taken: where in the
+    file they were, and whether they are averaged (EMA), for people; empty where it holds nothing else.
     """
 
     kind: str
@@ -64,6 +65,7 @@ class Origin:
     amplitude: float | None = None
     file: str | None = None
     fingerprint: str | None = None
+    taken: str = ""
 
 
 @dataclass(frozen=True)

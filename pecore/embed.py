@@ -11,7 +11,7 @@
 
 import io
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from pecore.bundle import Bundle
 from pecore.encoder import PerceptionEncoder
 from pecore.errors import InputError
-from pecore.image import ImageInput, find_images, image_suffixes, load_image
+from pecore.image import ImageInput, decode
+from pecore.image_files import left_out_note, survey_images
+from pecore.image_formats import image_suffixes, kind_left_out
 from pecore.index import to_stored
 from pecore.index_writer import COMMIT_ROWS, ImageFile, IndexWriter
 
@@ -169,14 +170,7 @@ def read_image(item: Any) -> ImageInput:
         item = item["bytes"] if item.get("bytes") is not None else item.get("path")
     if isinstance(item, str) and "://" in item:
         name, item = item, read_address(item)
-    if not isinstance(item, bytes | bytearray):
-        return item
-    try:
-        return load_image(Image.open(io.BytesIO(item)))
-    except Image.UnidentifiedImageError as error:
-        raise InputError(f"{name} is not an image in a format Pillow knows: try a JPEG or PNG file") from error
-    except InputError as error:
-        raise InputError(str(error).replace("the image", name, 1)) from error
+    return decode(io.BytesIO(item), name) if isinstance(item, bytes | bytearray) else item
 
 
 def read_address(address: str) -> bytes:
@@ -202,7 +196,15 @@ def remote(address: str) -> Iterator[tuple[Any, str]]:
         raise InputError(f"{address} can't be read ({error}): check the address and the credentials") from error
 
 
-def list_images(places: Sequence[str]) -> list[ImageFile]:
+@dataclass(frozen=True)
+class Listing:
+    """The images of some places, and how many of each kind are left out, as in `pecore.image_files.Survey`."""
+
+    images: list[ImageFile]
+    left_out: Mapping[str, int]
+
+
+def list_images(places: Sequence[str]) -> Listing:
     """Image files as they are named, and every image under folders and addresses, in the order of their names, each
     once.
 
@@ -210,52 +212,52 @@ def list_images(places: Sequence[str]) -> list[ImageFile]:
         InputError: a place that does not exist, or one without any image.
     """
     found: dict[str, ImageFile] = {}
+    left_out: Counter[str] = Counter()
     for place in places:
-        images = _remote_images(place) if "://" in place else _local_images(place)
-        found |= {image.path: image for image in images if image.path not in found}
-    return list(found.values())
+        listed = _remote_images(place) if "://" in place else _local_images(place)
+        left_out.update(listed.left_out)
+        found |= {image.path: image for image in listed.images if image.path not in found}
+    return Listing(list(found.values()), left_out)
 
 
-def _local_images(place: str) -> Iterator[ImageFile]:
-    for path in find_images([Path(place)]):
+def _local_images(place: str) -> Listing:
+    survey, images = survey_images([Path(place)]), []
+    for path in survey.images:
         try:
             status = path.stat()
+            images.append(ImageFile(str(path), status.st_size, status.st_mtime_ns))
         except OSError:  # whoever opens the image says why
-            yield ImageFile(str(path), 0, 0)
-        else:
-            yield ImageFile(str(path), status.st_size, status.st_mtime_ns)
+            images.append(ImageFile(str(path), 0, 0))
+    return Listing(images, survey.left_out)
 
 
-def _remote_images(address: str) -> list[ImageFile]:
-    """Hidden files and folders are left out, as `find_images` does it."""
-    suffixes = image_suffixes()
+def _remote_images(address: str) -> Listing:
+    """By their endings alone: each content that is looked at costs a request."""
     with remote(address) as (system, root):
         system.invalidate_cache()
-        files = system.find(root, detail=True)
-        named = root.rstrip("/") in files  # a file, whatever its ending
-        paths = [
-            path
-            for path in sorted(files)
-            if named
-            or (
-                Path(path).suffix.lower() in suffixes
-                and not any(part.startswith(".") for part in path[len(root) :].split("/"))
-            )
-        ]
-        if not paths:
-            raise InputError(f"there is no image file in {address}; name a folder with photographs (JPEG, PNG, ...)")
-        scheme = address.partition("://")[0]
-        return [
-            ImageFile(
-                f"{scheme}://{path.lstrip('/') if scheme != 'file' else path}",
-                int(files[path].get("size") or 0),
-                _time_ns(system, path, files[path]),
-            )
-            for path in paths
-        ]
+        files, images = system.find(root, detail=True), []
+        left_out: Counter[str] = Counter()
+        for path in sorted(files):
+            suffix = Path(path).suffix.lower()
+            hidden = any(part.startswith(".") for part in path[len(root) :].split("/"))
+            if path == root.rstrip("/") or (suffix in image_suffixes() and not hidden):
+                image = ImageFile(_address(address, path), int(files[path].get("size") or 0), _time_ns(files[path]))
+                images.append(image)
+            elif not hidden and (kind := kind_left_out(suffix)):
+                left_out[kind] += 1
+    if not images:
+        note = f" ({said})" if (said := left_out_note(left_out)) else ""
+        raise InputError(f"there is no image file in {address}{note}; name a folder with photographs (JPEG, PNG, ...)")
+    return Listing(images, left_out)
 
 
-def _time_ns(system: Any, path: str, about: Mapping[str, Any]) -> int:
+def _address(listed: str, path: str) -> str:
+    """A file's address, from its path in the file system of the address that was listed."""
+    scheme = listed.partition("://")[0]
+    return f"{scheme}://{path if scheme == 'file' else path.lstrip('/')}"
+
+
+def _time_ns(about: Mapping[str, Any]) -> int:
     """A remote file's time of modification; 0 where its system keeps none, and then the size alone tells a change."""
     known = next((about[key] for key in ("LastModified", "last_modified", "mtime", "updated") if about.get(key)), None)
     if known is None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from pecore.bundle import Bundle, open_bundle, require_same_checkpoint
 from pecore.errors import GateError, InputError
-from pecore.image import ImageInput, Layout, ValueRange, load_image, preprocess
+from pecore.image import ImageInput, Layout, Resize, ValueRange, load_image, preprocess
 from pecore.labels import LabelSet, load_label_set
 from pecore.precision import Compute
 from pecore.runtime import Backend, TensorSpec, open_model
@@ -74,7 +74,7 @@ class PerceptionEncoder:
         self.file = self.bundle.file(weights)
         cache = Path(weight_cache) if weight_cache else None
         self._model = open_model(self.file, backend, threads, compute, cache)
-        self._input = self.bundle.vision.input
+        self._input, self._resize = self.bundle.vision.input, Resize.of(self.bundle.vision.preprocessing)
         self._threads, self._labels_folder = threads, Path(labels) if labels else None
         self._given_text_encoder = text_encoder
 
@@ -184,7 +184,7 @@ class PerceptionEncoder:
     def prepare(self, image: ImageInput) -> np.ndarray:
         """The model's input for one image, in the layout and range that the bundle's graph takes."""
         layout, value_range = cast(Layout, self._input.layout), cast(ValueRange, self._input.range)
-        return preprocess(image, self.image_size, layout=layout, value_range=value_range)
+        return preprocess(image, self.image_size, layout=layout, value_range=value_range, resize=self._resize)
 
     def embed_text(self, text: str | Sequence[str]) -> np.ndarray:
         """Embeddings `[n, dim]` float32, L2-normalised, of one text (n = 1) or a list of them, used as they are.

@@ -9,22 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from pecore.dataset import Sample
 from pecore.errors import InputError
-from pecore.image import Layout, ValueRange, find_images, load_image, preprocess
+from pecore.image import Layout, ValueRange, load_image, preprocess
 from pecore.labels import LabelSet
 
 TOP = 5
-WNID = ("n", 9)
-"""A WordNet id, as ImageNet names its folders: n and eight digits. Their order is that of the 1000 classes."""
-SHOWN = 3
-
-
-@dataclass(frozen=True)
-class Sample:
-    """An image and its true label's place in the label set."""
-
-    path: Path
-    target: int
 
 
 @dataclass(frozen=True)
@@ -75,50 +65,6 @@ class Evaluation:
             }
             for o in self.outcomes
         ]
-
-
-def read_dataset(folder: Path, labels: Sequence[str]) -> list[Sample]:
-    """The images of an ImageFolder: one folder a class, named like its label (case, `_` and spaces do not matter), or
-    ImageNet's own, named by WordNet ids.
-
-    Raises:
-        InputError: no class folders, an empty one, or one that no label or several labels are for.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; give one with a folder of images for each class")
-    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not classes:
-        raise InputError(f"{folder} has no folders in it; it needs one for each class, named like its label")
-    if len(classes) == len(labels) and all(_is_wnid(p.name) for p in classes):
-        places = {p: i for i, p in enumerate(classes)}
-    else:
-        places = _by_name(folder, classes, labels)
-    return [Sample(path, places[p]) for p in classes for path in find_images([p])]
-
-
-def _is_wnid(name: str) -> bool:
-    return name[:1] == WNID[0] and len(name) == WNID[1] and name[1:].isdigit()
-
-
-def _by_name(folder: Path, classes: Sequence[Path], labels: Sequence[str]) -> dict[Path, int]:
-    known: dict[str, list[int]] = {}
-    for i, label in enumerate(labels):
-        known.setdefault(_plain(label), []).append(i)
-    unknown = [p.name for p in classes if _plain(p.name) not in known]
-    if unknown:
-        more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
-        raise InputError(
-            f"{folder} has classes that are no labels of the bundle ({', '.join(unknown[:SHOWN])}{more}); rename the "
-            "folders like labels, or make label embeddings for them: `pecore labels --labels FILE`"
-        )
-    doubtful = [p.name for p in classes if len(known[_plain(p.name)]) > 1]
-    if doubtful:
-        raise InputError(f"several labels are called {doubtful[0]!r}; make label embeddings with distinct names")
-    return {p: known[_plain(p.name)][0] for p in classes}
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").casefold().split())
 
 
 def evaluate(

@@ -1,6 +1,7 @@
 """Read label embeddings: what `pecore labels` wrote, checked before anything is classified with it."""
 
 import os
+import unicodedata
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -28,6 +29,13 @@ class LabelSet:
     logit_scale: float
     about: LabelsSection
     size: str
+
+
+def plain_name(name: str) -> str:
+    """A name as it is compared with others: whatever its case, `_` for a space, and the form of Unicode it is in (file
+    systems differ in theirs)."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return " ".join(folded.replace("_", " ").split())
 
 
 def load_label_set(folder: str | os.PathLike[str]) -> LabelSet:

@@ -14,9 +14,10 @@ from pecore.errors import InputError
 
 @dataclass(frozen=True)
 class Variant:
-    """One PE vision tower; `dataclasses.replace(variant, depth=2, image_size=64)` is a small one of the same make.
+    """One PE vision tower, or another of timm's (`pecore.convert.timm_tower.timm_variant`).
 
-    Lengths are in channels unless said otherwise; `image_size` and `patch` are in pixels, images are square.
+    `dataclasses.replace(variant, depth=2, image_size=64)` is a small one of the same make. Lengths are in channels
+    unless said otherwise; `image_size` and `patch` are in pixels, images are square.
     """
 
     size: str  # what the user types: B16, spatial-B16
@@ -35,16 +36,23 @@ class Variant:
     final_norm: bool = True  # LayerNorm after the blocks
     layer_scale: bool = False
     trained_size: int | None = None  # pixels that the checkpoint's positions are for, where that is not image_size
+    registers: int = 0
+    pool: str | None = None  # token or avg, where it is not what timm's tower of that name has
+    counted: int | None = None  # parameters, of a tower that is no PE
+
+    @property
+    def is_pe(self) -> bool:
+        return self.timm_name.startswith("vit_pe_")
 
     @property
     def family(self) -> str:
-        """core (image and text), lang (for language models) or spatial (dense features)."""
-        return self.timm_name.split("_")[2]
+        """core (image and text), lang (for language models) or spatial (dense features); timm for what is no PE."""
+        return self.timm_name.split("_")[2] if self.is_pe else "timm"
 
     @property
     def name(self) -> str:
         """Family and size, lower case: core-b16, lang-l14-tiling."""
-        return (self.size if "-" in self.size else f"{self.family}-{self.size}").lower()
+        return (self.size if "-" in self.size or not self.is_pe else f"{self.family}-{self.size}").lower()
 
     @property
     def as_trained(self) -> Variant:
@@ -59,7 +67,7 @@ class Variant:
     @property
     def tokens(self) -> int:
         """Sequence length in the blocks: patches, and the class token where there is one."""
-        return self.grid**2 + self.class_token
+        return self.grid**2 + self.class_token + self.registers
 
     @property
     def head_dim(self) -> int:
@@ -72,6 +80,8 @@ class Variant:
     @property
     def parameters(self) -> int:
         """Parameters of the vision tower, head included."""
+        if self.counted is not None:
+            return self.counted
         c, m = self.width, self.mlp_width
 
         def linear(inputs: int, outputs: int) -> int:
@@ -88,6 +98,8 @@ class Variant:
         """What it is converted for: features without a head, logits with a head of its own, else the embedding."""
         if not self.embedding_dim:
             return "features"
+        if not self.is_pe:  # the head of a CLIP tower is its projection
+            return "embedding" if "_clip_" in self.timm_name else "logits"
         return "embedding" if self.embedding_dim == find_timm(self.timm_name).embedding_dim else "logits"
 
     @property
@@ -212,5 +224,5 @@ def resized(variant: Variant, image_size: int) -> Variant:
             f"image size {image_size} is not a positive multiple of {variant.size}'s patch size {variant.patch}: "
             f"try --image-size {nearest}"
         )
-    artefact = re.sub(r"_\d+", f"_{image_size}", variant.artefact)
+    artefact = re.sub(r"_\d+" if variant.is_pe else r"_\d+$", f"_{image_size}", variant.artefact)
     return replace(variant, image_size=image_size, artefact=artefact, trained_size=variant.as_trained.image_size)

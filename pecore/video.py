@@ -8,7 +8,9 @@ import numpy as np
 from PIL import Image
 
 from pecore.errors import InputError
-from pecore.image import ImageInput, find_images, load_image
+from pecore.image import ImageInput, decode, load_image, open_file
+from pecore.image_files import find_images
+from pecore.image_formats import read_formats
 
 VideoInput = str | os.PathLike[str] | Sequence[ImageInput]
 
@@ -39,8 +41,6 @@ def video_frames(video: VideoInput, frames: int | None = FRAMES) -> list[Image.I
     if path.is_dir():
         files = find_images([path])
         return [load_image(files[i]) for i in evenly(len(files), frames)]
-    if not path.exists():
-        raise InputError(f"there is no {path}; name an animated GIF, WebP or PNG, or a folder of frames")
     return _animation(path, frames)
 
 
@@ -52,19 +52,25 @@ def evenly(total: int, frames: int | None) -> list[int]:
 
 
 def _animation(path: Path, frames: int | None) -> list[Image.Image]:
-    try:
-        with Image.open(path) as clip:
-            found = []
-            for place in evenly(getattr(clip, "n_frames", 1), frames):
-                clip.seek(place)
-                found.append(load_image(clip.copy()))
-            return found
-    except Image.UnidentifiedImageError as error:
-        raise InputError(
-            f"{path} is not an animation that Pillow reads; save its frames to a folder, and name that"
-        ) from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is damaged ({error}); save its frames to a folder, and name that") from error
+    with open_file(path) as file:
+        try:
+            clip = Image.open(file, formats=read_formats())
+        except Exception:  # `decode` makes more of a still picture, or says what it is
+            return [decode(file, str(path))]
+        try:
+            total = getattr(clip, "n_frames", 1)
+            if total == 1:
+                return [decode(file, str(path))]
+            return [_frame(clip, place) for place in evenly(total, frames)]
+        except Exception as error:  # Pillow's plugins raise nearly everything
+            said = str(error) if isinstance(error, InputError) else f"{path} is damaged ({error})"
+            raise InputError(f"{said}; save its frames to a folder, and name that") from error
+
+
+def _frame(clip: Image.Image, place: int) -> Image.Image:
+    if place:
+        clip.seek(place)
+    return load_image(clip.copy())
 
 
 def mean_embedding(rows: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Rewrites that take a timm ViT of the Eva family to a phone's GPU.
+"""Rewrites that take a timm ViT to a phone's GPU.
 
     from pecore.rewrites import rewrite
 
@@ -8,6 +8,6 @@ Pure torch, no I/O; docs/rewrites.md has the reasons.
 """
 
 from .output import OUTPUTS, Output
-from .tower import Scales, UnsupportedTowerError, rewrite
+from .tower import PixelRange, Scales, UnsupportedTowerError, rewrite
 
-__all__ = ["OUTPUTS", "Output", "Scales", "UnsupportedTowerError", "rewrite"]
+__all__ = ["OUTPUTS", "Output", "PixelRange", "Scales", "UnsupportedTowerError", "rewrite"]

@@ -36,11 +36,13 @@ def after_norm(linear: Affine, norm: Any, keep_weight: bool = False) -> Affine:
 
 
 def norm_affine(norm: Any) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a LayerNorm, each `[C]` float64; 1 and 0 where it has none."""
+    """Weight and bias of a LayerNorm or RMSNorm, each `[C]` float64; 1 and 0 where it has none."""
     size = norm.normalized_shape[-1]
-    weight = torch.ones(size) if norm.weight is None else norm.weight.detach()
-    bias = torch.zeros(size) if norm.bias is None else norm.bias.detach()
-    return weight.double(), bias.double()
+    weight, bias = norm.weight, getattr(norm, "bias", None)
+    return (
+        (torch.ones(size) if weight is None else weight.detach()).double(),
+        (torch.zeros(size) if bias is None else bias.detach()).double(),
+    )
 
 
 def scaled(linear: Affine, factor: float | Tensor) -> Affine:

@@ -1,9 +1,9 @@
 """Matrix product that stays a rank-4 BATCH_MATMUL.
 
-The wall: `torch.matmul` on rank-4 tensors is lowered by litert-torch to RESHAPE + rank-3 BATCH_MATMUL + RESHAPE, and
-rank-3 BATCH_MATMUL in attention is silently wrong on Adreno GPUs with LiteRT 2.1.6 (LiteRT issues 8619 and 10445).
+The limitation: `torch.matmul` on rank-4 tensors is lowered by litert-torch to RESHAPE + rank-3 BATCH_MATMUL + RESHAPE,
+and rank-3 BATCH_MATMUL in attention is silently wrong on Adreno GPUs with LiteRT 2.1.6 (LiteRT issues 8619 and 10445).
 
-The way round: a custom op of our own, which `convert/lowering.py` lowers to one `stablehlo.dot_general` with two batch
+The workaround: a custom op of our own, which `convert/lowering.py` lowers to one `stablehlo.dot_general` with two batch
 dimensions; the converter turns that into one rank-4 BATCH_MATMUL with adj_x = adj_y = false. A transpose that feeds it
 directly would be folded into adj_y, which delegates have ignored or got wrong (LiteRT issue 6518, pull request 8912):
 keep one op between them, as `attention.py` does.

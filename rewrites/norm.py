@@ -1,10 +1,10 @@
 """LayerNorm whose sum of squares fits fp16.
 
-The wall: ML Drift computes in fp16 by default and its reductions accumulate there (LiteRT issue 9249: asking for fp32
-accumulation does not cover them). PE's residual stream carries massive activations; the sum over channels of their
+The limitation: ML Drift computes in fp16 by default and its reductions accumulate there (LiteRT issue 9249: asking for
+fp32 accumulation does not cover them). PE's residual stream carries massive activations; the sum over channels of their
 squares passes 65504, the variance becomes inf, and the tower's output NaN.
 
-The way round: work in a scaled domain. With d = s * (x - mean), s a power of two,
+The workaround: work in a scaled domain. With d = s * (x - mean), s a power of two,
 
     (x - mean) * rsqrt(var + eps)  =  d * rsqrt(mean(d^2) + eps * s^2)
 
@@ -19,6 +19,8 @@ so no MUL is spent on it. And the stream is kept free of its mean over channels,
 LayerNorm, which ignores the mean: centring the producers' output channels once, in their weights, leaves nothing to
 subtract here. The affine part (weight, bias) is folded into the Linear that reads the result (`fold.py`). Where s comes
 from, and when a norm needs a factor of its own: docs/numerics.md.
+
+RMSNorm is the same without the mean: x * rsqrt(mean(x^2) + eps). A stream that one of them reads keeps its mean.
 """
 
 import math
@@ -27,16 +29,26 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+LEAST_CARRIED = 1.0 / 32
+"""The smallest power of two that weights are given to carry: below it, most of them would be subnormal in fp16, and
+lost on a GPU that flushes those (docs/numerics.md)."""
+
+
+def carried_factor(factor: float) -> float:
+    """What the weights before a norm carry of its factor; the rest, if any, is the norm's `gain`, one MUL."""
+    return max(factor, LEAST_CARRIED)
+
 
 class ScaledLayerNorm(nn.Module):
-    """LayerNorm without its affine part, of a tensor that already carries the scale.
+    """LayerNorm without its affine part, of a tensor that already carries the scale; RMSNorm where `centred`, of a
+    tensor that keeps its mean.
 
     Args:
         eps: of the LayerNorm it replaces.
         scale: s, by which the input has been multiplied already; a power of two.
         gain: a further power of two for this norm alone (1 costs no op), where the stream's scale would push the
             squares of quiet tokens below fp16's smallest numbers.
-        centred: the input has mean 0 over its last axis already.
+        centred: the input has mean 0 over its last axis already, or the norm is an RMSNorm: nothing is subtracted.
         rows: shape of the variance, `[..., 1]`. eps is a constant of that shape: a single number the converter adds
             before it restores MEAN's kept dimension, which costs a RESHAPE.
         weight: `[C]`, the LayerNorm's own, where it is not folded into the next Linear (`tower.rewrite` says when).
@@ -61,7 +73,7 @@ class ScaledLayerNorm(nn.Module):
         for name, value in (("scale", scale), ("gain", gain)):
             if value <= 0 or math.frexp(value)[0] != 0.5:
                 raise ValueError(f"{name} must be a power of two, not {value}: anything else would round")
-        self.gain, self.centred = gain, centred
+        self.scale, self.gain, self.centred = scale, gain, centred
         self.register_buffer("eps", torch.full(tuple(rows), eps * (scale * gain) ** 2, dtype=torch.float64).to(dtype))
         self.register_buffer("weight", None if weight is None else weight.to(dtype))
 

@@ -1,10 +1,10 @@
-"""What a tower gives back: the embedding, a classifier's logits, the patch tokens as a map, or two of these.
+"""What a tower returns: the embedding, a classifier's logits, the patch tokens as a map, or two of these.
 
-The wall, for features: the delegate gives out one operand instead of the sum where the graph's output is an ADD that a
-MEAN reads as well, and every residual ADD is read by a norm. Besides, the residual stream carries a power of two and
-has no mean over channels (`norm.py`), which nobody wants to see.
+The limitation, for features: the delegate returns one operand instead of the sum where the graph's output is an ADD
+that a MEAN reads as well, and every residual ADD is read by a norm. Besides, the residual stream carries a power of two
+and has no mean over channels (`norm.py`), which nobody wants to see.
 
-The way round: a tower that shows its residual stream keeps the mean in it (its norms subtract it themselves, `Output`
+The workaround: a tower that shows its residual stream keeps the mean in it (its norms subtract it themselves, `Output`
 decides), and the map is made by ops of its own behind the ADD: class token sliced off, the stream's scale divided out
 by one MUL (or the final norm's weight and bias applied), RESHAPE, and TRANSPOSE for [B, C, H, W].
 
@@ -25,10 +25,10 @@ OUTPUTS = ("embedding", "logits", "features", "both")
 
 @dataclass(frozen=True)
 class Output:
-    """What a rewritten tower gives back.
+    """What a rewritten tower returns.
 
     kind:
-      - `embedding`: the head's output, L2-normalised, `[B, D]`.
+      - `embedding`: the head's output, L2-normalised, `[B, D]`; of a tower without a projection the pooled tokens.
       - `logits`: the head's output as it is, `[B, classes]`: for classifiers.
       - `features`: the patch tokens as a map, `[B, C, H, W]` (input layout nchw) or `[B, H, W, C]` (nhwc); class token
         and registers are dropped.
@@ -129,3 +129,32 @@ class FeatureMap(nn.Module):
             x = x + self.bias
         x = x.reshape(x.shape[0], *self.grid, x.shape[-1])
         return x if self.channels_last else x.permute(0, 3, 1, 2)
+
+
+class PooledRow(nn.Module):
+    """The pooled row as the embedding of a tower without a projection: `[B, C]` -> `[B, C]`, carrying `Scales.head`.
+
+    Args:
+        norm: timm's norm whose weight and bias are applied, to a standardised row; Identity for none.
+        factor: power of two by which the row is multiplied.
+        keep_weight: the norm multiplies by its weight already.
+        dtype: of the constants.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def __init__(self, norm: Any, factor: float, keep_weight: bool, dtype: torch.dtype):
+        super().__init__()
+        plain = isinstance(norm, nn.Identity)
+        weight, bias = (None, None) if plain else norm_affine(norm)
+        self.factor = factor if weight is None or keep_weight else 1.0
+        self.register_buffer("weight", None if weight is None or keep_weight else (weight * factor).to(dtype)[None])
+        self.register_buffer("bias", None if bias is None else (bias * factor).to(dtype)[None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.factor != 1.0:
+            x = x * self.factor
+        if self.weight is not None:
+            x = x * self.weight
+        return x if self.bias is None else x + self.bias

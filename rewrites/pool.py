@@ -1,9 +1,9 @@
 """Attention pooling with one constant query, without a constant side in any matrix product.
 
-The wall: the latent query is a weight, so timm's q @ k^T is a BATCH_MATMUL with a constant left side, which ML Drift
-refuses (and a constant right side has been mis-computed on phones); its kv projection is reshaped to rank 5.
+The limitation: the latent query is a weight, so timm's q @ k^T is a BATCH_MATMUL with a constant left side, which ML
+Drift refuses (and a constant right side has been mis-computed on phones); its kv projection is reshaped to rank 5.
 
-The way round: everything constant is folded, and the heads' outputs are picked by a broadcast product and a reduction.
+The workaround: everything constant is folded, and the heads' outputs are picked by a broadcast product and a reduction.
 
   - scores: q_h . (W_k x + b_k) = (W_k^T q_h) . x + const, so all heads' scores are one Linear(C, heads). The constant
     is the same for every token of a head, and softmax ignores it.
@@ -73,8 +73,9 @@ class AttentionPool(nn.Module):
 class MeanPool(nn.Module):
     """The mean of the patch tokens, first across the grid, then down.
 
-    The wall: a sum over all tokens of a massive activation passes fp16's 65504, and one reduction over several axes has
-    gone wrong on phones. Exact because: the rows of a grid are equally long, so the mean of their means is the mean.
+    The limitation: a sum over all tokens of a massive activation passes fp16's 65504, and one reduction over several
+    axes has gone wrong on phones. Exact because: the rows of a grid are equally long, so the mean of their means is the
+    mean.
 
     Args:
         grid: patches (down, across).

@@ -1,9 +1,9 @@
 """Rotary position embedding as two multiplications and one swap.
 
-The wall: PE rotates interleaved pairs, (x0, x1), (x2, x3), ...; timm's way is a strided slice of every other channel
-and a stack to rank 5, and it slices the class token off and concatenates it back. ML Drift has no rank 5.
+The limitation: PE rotates interleaved pairs, (x0, x1), (x2, x3), ...; timm's way is a strided slice of every other
+channel and a stack to rank 5, and it slices the class token off and concatenates it back. ML Drift has no rank 5.
 
-The way round: permute each head's q and k rows so that a pair's members sit half a head apart (even channels first,
+The workaround: permute each head's q and k rows so that a pair's members sit half a head apart (even channels first,
 then odd), once, in the qkv weights. Then
 
     rope(x) = x * cos + swap(x) * sin,      swap([a, b]) = [b, a],  sin = [-sin, +sin]
@@ -13,7 +13,10 @@ one FULLY_CONNECTED (SLICE, SLICE, CONCATENATION would be three ops).
 
 Exact because: q and k are permuted alike and meet only in their inner product; a permutation matrix adds zeros.
 
-Towers that rotate halves to begin with (DINOv3) need no permutation: `halves=True`, and q and k as they are.
+Towers that rotate halves to begin with (DINOv3) need no permutation: `halves=True`, and q and k as they are. Towers
+with a table per head (mixed RoPE: learned frequencies per block and head) have q and k laid on the batch axis while
+they are rotated, `[B, 2H, N, d]` as `[2B, H, N, d]`, so that one table of H heads serves both: two RESHAPEs, which move
+nothing, against a constant twice as large.
 """
 
 import torch
@@ -35,7 +38,7 @@ class HalfRotation(nn.Module):
     """RoPE on heads whose pairs sit half a head apart.
 
     Args:
-        sin, cos: `[patches, d]`, as timm makes them.
+        sin, cos: `[patches, d]`, or `[heads, patches, d]` where each head has its own; as timm makes them.
         prefix: number of leading tokens (class, registers) that are not rotated.
         halves: the tables are for such heads already, and not for interleaved pairs.
     """
@@ -46,16 +49,21 @@ class HalfRotation(nn.Module):
     def __init__(self, sin: Tensor, cos: Tensor, prefix: int, halves: bool = False):
         super().__init__()
         head_dim = sin.shape[-1]
-        self.halves = halves
+        self.keeps_order = halves
         order = torch.arange(head_dim) if halves else half_split(head_dim)
         sign = torch.cat((-sin.new_ones(head_dim // 2), sin.new_ones(head_dim // 2)))
-        unrotated = sin.new_zeros(prefix, head_dim)
-        self.register_buffer("sin", torch.cat((unrotated, sin[:, order] * sign))[None, None])
-        self.register_buffer("cos", torch.cat((unrotated + 1, cos[:, order]))[None, None])
+        unrotated = sin.new_zeros(*sin.shape[:-2], prefix, head_dim)
+        shape = (1, -1, prefix + sin.shape[-2], head_dim)
+        self.register_buffer("sin", torch.cat((unrotated, sin[..., order] * sign), -2).reshape(shape))
+        self.register_buffer("cos", torch.cat((unrotated + 1, cos[..., order]), -2).reshape(shape))
         self.swap = nn.Linear(head_dim, head_dim, bias=False, dtype=sin.dtype).requires_grad_(False)
         with torch.no_grad():
             self.swap.weight.copy_(torch.eye(head_dim).roll(head_dim // 2, 0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[1, heads, tokens, d]` -> the same, rotated."""
-        return x * self.cos + self.swap(x) * self.sin
+        """`[B, heads, tokens, d]`, q's heads and then k's, -> the same, rotated."""
+        shape = x.shape
+        if self.sin.shape[1] > 1:
+            x = x.reshape(-1, *self.sin.shape[1:])
+        x = x * self.cos + self.swap(x) * self.sin
+        return x.reshape(shape) if self.sin.shape[1] > 1 else x

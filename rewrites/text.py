@@ -112,11 +112,11 @@ def rewrite_text_block(
     attn, mlp = block.attn, block.mlp
     fused = SimpleNamespace(weight=attn.in_proj_weight, bias=attn.in_proj_bias)
     like_timm = SimpleNamespace(num_heads=attn.num_heads, scale=attn.head_dim**-0.5, qkv=fused)
-    out = as_linear(branch_out(attn.out_proj, None, scales.stream), dtype)
+    out = as_linear(branch_out(from_linear(attn.out_proj), None, scales.stream), dtype)
     attention = Attention(like_timm, block.ln_1, None, out, dtype, keep_norm_weights)
     attention.add_module("softmax", MaskedSoftmax(tokens, dtype))
     fc1 = as_linear(after_norm(from_linear(mlp.c_fc), block.ln_2, keep_norm_weights), dtype)
-    fc2 = as_linear(branch_out(mlp.c_proj, None, scales.stream), dtype)
+    fc2 = as_linear(branch_out(from_linear(mlp.c_proj), None, scales.stream), dtype)
 
     def norm(layer: Any, name: str) -> ScaledLayerNorm:
         weight = norm_affine(layer)[0] if keep_norm_weights else None

@@ -1,12 +1,13 @@
-"""The rewritten tower: timm's Perception Encoder vision tower with every wall gone, same numbers.
+"""The rewritten tower: timm's vision tower without what the delegate can't do, same numbers.
 
 The residual stream is [B, 1, N, C], carries the power of two `Scales.stream` and has no mean over channels (`norm.py`
-says why; but for towers that show it, `output.py`); the weights of its producers (patch embedding or norm_pre, every
-attn.proj and mlp.fc2, LayerScale in them) see to both. Each rewrite is in a file of its own; this one decides what is
-folded where.
+says why); the weights of its producers (patch embedding or norm_pre, every attn.proj and mlp.fc2, LayerScale in them)
+see to both. It keeps its mean where something other than a LayerNorm reads it: outputs that show it (`output.py`),
+RMSNorms, and the Linears of post-norm blocks (`post_norm.py`). Each rewrite is in a file of its own; this one decides
+what is folded where.
 
-Nothing here is special to the Perception Encoder: any timm `Eva` tower of pre-norm blocks goes through, with GELU or
-gated MLPs, with RoPE or without.
+Nothing here is special to the Perception Encoder: any timm `Eva` tower goes through, pre-norm or post-norm, with GELU
+or gated MLPs, any RoPE or none; and timm's plain `VisionTransformer` with it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,11 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import Attention
+from .attention import Attention, InnerNorms
 from .fold import Affine, after_norm, as_linear, centred, from_linear, norm_affine, scaled
-from .norm import ScaledLayerNorm, UnitNorm
-from .output import FeatureMap, Output
+from .norm import ScaledLayerNorm, UnitNorm, carried_factor
+from .output import FeatureMap, Output, PooledRow
 from .pool import AttentionPool, MeanPool, TokenPool
+from .post_norm import BranchNorm, PostNormBlock, reads_scaled
+from .qk_norm import NormedHeads
 from .rope import HalfRotation
 
 INPUT_RANGES: Mapping[str, tuple[float, float]] = {
@@ -29,9 +32,34 @@ INPUT_RANGES: Mapping[str, tuple[float, float]] = {
     "0..1": (2.0, -1.0),
     "0..255": (2.0 / 255.0, -1.0),
 }
-"""Pixel range -> (factor, offset) that takes it to the [-1, 1] the towers were trained on."""
+"""Pixel range -> (factor, offset) that takes it to [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class PixelRange:
+    """What range of pixels a graph is given, and how the tower wants them normalised: (p - mean) / std, channel by
+    channel, of p in 0..1. All of it goes into the patch embedding; with 0.5 for both the tower takes [-1, 1]."""
+
+    name: str = "-1..1"
+    mean: Sequence[float] = (0.5, 0.5, 0.5)
+    std: Sequence[float] = (0.5, 0.5, 0.5)
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Factor and offset `[3]` float64 that take the graph's pixels to the tower's."""
+        factor, offset = INPUT_RANGES[self.name]
+        mean, std = (torch.tensor(t, dtype=torch.float64) for t in (self.mean, self.std))
+        return factor * 0.5 / std, (offset * 0.5 + 0.5 - mean) / std
+
+    def to_tower(self, image: Tensor) -> Tensor:
+        """An image `[n, 3, H, W]` in the graph's range as the tower itself takes it."""
+        factor, offset = (t.to(image.dtype)[:, None, None] for t in self.affine())
+        return image * factor + offset
+
 
 INPUT_LAYOUTS = ("nchw", "nhwc")
+
+INNER_NORMS = (".attn.qk_norm.norm", ".attn.norm", ".mlp.norm", ".attn_norm.norm", ".mlp_norm.norm")
+"""How the names of norms end that read no residual stream but what weights just before them scale at no cost."""
 
 
 class UnsupportedTowerError(ValueError):
@@ -43,8 +71,10 @@ class Scales:
     """Powers of two that keep fp16 reductions in range; none of them changes the result. Where they come from:
     docs/numerics.md.
 
-    stem: carried by the patch embedding, for norm_pre. stream: by the residual stream. gains: a norm's own further
-    factor, by module name (`blocks.0.norm1`). pool: by the pooled row. head: by the embedding before it is normalised.
+    stem: carried by the patch embedding, for norm_pre (without one, it carries `stream`). stream: by the residual
+    stream. gains: a norm's own further
+    factor, by its module name in the rewritten tower (`blocks.0.norm1`); of norms inside a branch (`INNER_NORMS`), the
+    weights before them carry it. pool: by the pooled row. head: by the embedding before it is normalised.
     """
 
     stem: float = 1.0
@@ -63,7 +93,13 @@ class Stem(nn.Module):
     table: Tensor
 
     def __init__(
-        self, model: Any, scales: Scales, layout: str, pixel_range: str, dtype: torch.dtype, centre: bool = True
+        self,
+        model: Any,
+        scales: Scales,
+        layout: str,
+        pixel_range: str | PixelRange,
+        dtype: torch.dtype,
+        centre: bool = True,
     ):
         super().__init__()
         self.nhwc, self.centre = layout == "nhwc", centre
@@ -71,11 +107,12 @@ class Stem(nn.Module):
         plain_norm = isinstance(model.norm_pre, nn.Identity)
         scale = scales.stream if plain_norm else scales.stem
 
-        factor, offset = INPUT_RANGES[pixel_range]
+        pixels = PixelRange(pixel_range) if isinstance(pixel_range, str) else pixel_range
+        factor, offset = (t[:, None, None] for t in pixels.affine())
         kernel = conv.weight.detach().double()
-        bias = offset * kernel.sum((1, 2, 3)) + (0.0 if conv.bias is None else conv.bias.detach().double())
+        bias = (offset * kernel).sum((1, 2, 3)) + (0.0 if conv.bias is None else conv.bias.detach().double())
         centre_here = centre or not plain_norm  # norm_pre ignores the mean, whoever reads the stream
-        patch = Affine(kernel.flatten(1) * factor * scale, bias * scale)
+        patch = Affine((kernel * factor).flatten(1) * scale, bias * scale)
         rows, bias = centred(patch) if centre_here else patch
 
         prefix = [t.detach().double() for t in (model.cls_token, model.reg_token) if t is not None]
@@ -97,7 +134,7 @@ class Stem(nn.Module):
         self.norm_pre: ScaledLayerNorm | None = None
         if not plain_norm:
             weight, bias = norm_affine(model.norm_pre)
-            self.norm_pre = stream_norm(model, "norm_pre", scales, dtype, scale=scale)
+            self.norm_pre = stream_norm(model, "norm_pre", Form(scales, dtype), scale)
             self.register_buffer("weight", (weight * scales.stream).to(dtype))
             self.register_buffer("bias", ((bias - bias.mean() if centre else bias) * scales.stream).to(dtype))
 
@@ -119,23 +156,29 @@ class Stem(nn.Module):
 class Mlp(nn.Module):
     """Standardised tokens in, the MLP branch's addition to the residual stream out: `[B, 1, N, C]` both."""
 
-    def __init__(self, fc1: nn.Linear, act: nn.Module, fc2: nn.Linear):
+    def __init__(self, fc1: nn.Linear, act: nn.Module, fc2: nn.Linear, norm: nn.Module | None = None):
         super().__init__()
-        self.fc1, self.act, self.fc2 = fc1, act, fc2
+        self.fc1, self.act, self.fc2, self.norm = fc1, act, fc2, norm
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
+        x = self.act(self.fc1(x))
+        return self.fc2(x if self.norm is None else self.norm(x))
 
 
 class GatedMlp(nn.Module):
-    """SwiGLU: fc2(silu(gate(x)) * value(x)), as `Mlp`. timm packs gate and value into one Linear or has two."""
+    """SwiGLU: fc2(silu(gate(x)) * value(x)), as `Mlp`. timm packs gate and value into one Linear or has two.
 
-    def __init__(self, gate: nn.Linear, value: nn.Linear, fc2: nn.Linear):
+    A norm between (EVA-02) squares that product over all hidden channels, which passes fp16's 65504 sooner than the
+    residual stream does. The power of two that fits is in `value`'s rows: silu(g) * (s * v) = s * (silu(g) * v).
+    """
+
+    def __init__(self, gate: nn.Linear, value: nn.Linear, fc2: nn.Linear, norm: nn.Module | None = None):
         super().__init__()
-        self.gate, self.value, self.act, self.fc2 = gate, value, nn.SiLU(), fc2
+        self.gate, self.value, self.act, self.fc2, self.norm = gate, value, nn.SiLU(), fc2, norm
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.gate(x)) * self.value(x))
+        x = self.act(self.gate(x)) * self.value(x)
+        return self.fc2(x if self.norm is None else self.norm(x))
 
 
 class Block(nn.Module):
@@ -151,9 +194,12 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """Projection to the embedding and its L2 normalisation, or to logits: `[B, 1, C]` -> `[B, D]`."""
+    """Projection to the embedding and its L2 normalisation, or to logits: `[B, 1, C]` -> `[B, D]`.
 
-    def __init__(self, proj: nn.Linear, unit: bool = True):
+    proj: of rows `[B, C]`; a `PooledRow` where the tower has no projection.
+    """
+
+    def __init__(self, proj: nn.Module, unit: bool = True):
         super().__init__()
         self.proj, self.normalize = proj, UnitNorm() if unit else nn.Identity()
 
@@ -208,18 +254,32 @@ class Tower(nn.Module):
         return out[0] if len(out) == 1 else tuple(out)
 
 
-def rotation(model: Any, dtype: torch.dtype) -> HalfRotation | None:
-    """The tower's RoPE tables as timm computed them, or None where it has none."""
-    if model.rope is None:
+def rope_table(model: Any) -> Tensor | None:
+    """timm's RoPE table for the model's image size, sines and cosines side by side: `[patches, 2 * d]`, or
+    `[depth, heads, patches, 2 * d]` of mixed RoPE; None where the tower has none. A tower that takes images of any size
+    (`dynamic_img_size`) gets the table of the size that it was built with."""
+    if getattr(model, "rope", None) is None:
         return None
-    sin, cos = model.rope.get_embed().detach().to(dtype).chunk(2, -1)
-    return HalfRotation(sin, cos, model.num_prefix_tokens, halves=model.rope.rotate_half)
+    table: Tensor = model.rope.get_embed(shape=model.patch_embed.grid_size if model.dynamic_img_size else None)
+    return table.detach()
 
 
-def branch_out(linear: nn.Linear, gamma: Tensor | None, stream: float, centre: bool = True) -> Affine:
+def rotations(model: Any, dtype: torch.dtype) -> list[HalfRotation | None]:
+    """The rotation of each block: one for all of them, but with mixed RoPE."""
+    table, depth = rope_table(model), len(model.blocks)
+    if table is None:
+        return [None] * depth
+
+    def rotation(table: Tensor) -> HalfRotation:
+        sin, cos = table.to(dtype).chunk(2, -1)
+        return HalfRotation(sin, cos, model.num_prefix_tokens, getattr(model.rope, "rotate_half", False))
+
+    return [rotation(table)] * depth if table.ndim == 2 else [rotation(t) for t in table]
+
+
+def branch_out(out: Affine, gamma: Tensor | None, stream: float, centre: bool = True) -> Affine:
     """A residual branch's last Linear: LayerScale folded in, centred over its output channels (unless the stream keeps
     its mean), carrying the stream's scale."""
-    out = from_linear(linear)
     out = out if gamma is None else scaled(out, gamma)
     return scaled(centred(out) if centre else out, stream)
 
@@ -229,49 +289,138 @@ def token_count(model: Any) -> int:
     return model.num_prefix_tokens + model.patch_embed.num_patches
 
 
-def stream_norm(
-    model: Any,
-    name: str,
-    scales: Scales,
-    dtype: torch.dtype,
-    keep_weight: bool = False,
-    scale: float | None = None,
-    centred: bool = True,
-) -> ScaledLayerNorm:
-    """The rewrite of the LayerNorm called `name` in the model, for the residual stream (or another tensor that carries
+def mean_free(model: Any, output: Output) -> bool:
+    """The residual stream has no mean over channels, because LayerNorms alone read it."""
+    norms = [model.norm, model.fc_norm, *(norm for b in model.blocks for norm in (b.norm1, b.norm2))]
+    rms = any(type(norm).__name__ == "RmsNorm" for norm in norms)
+    return not (rms or post_norm(model) or output.exposes_residual(model))
+
+
+def post_norm(model: Any) -> bool:
+    """Whether the blocks normalise what their branches give instead of what they read."""
+    return type(model.blocks[0]).__name__ == "EvaBlockPostNorm"
+
+
+def layer_scaled(model: Any) -> bool:
+    """Whether a LayerScale is folded into what writes to the residual stream."""
+    return any(layer_scale(block, branch) is not None for block in model.blocks for branch in (1, 2))
+
+
+def layer_scale(block: Any, branch: int) -> Tensor | None:
+    """The LayerScale `[C]` of a block's attention (1) or MLP (2): `gamma_1` in timm's Eva, `ls1.gamma` in its ViT."""
+    gamma = getattr(block, f"gamma_{branch}", None)
+    return getattr(getattr(block, f"ls{branch}", None), "gamma", None) if gamma is None else gamma
+
+
+@dataclass(frozen=True)
+class Form:
+    """What every part of one tower is rewritten with. keep_norm_weights: see `rewrite`. centre: the residual stream has
+    no mean over channels."""
+
+    scales: Scales
+    dtype: torch.dtype = torch.float32
+    keep_norm_weights: bool = False
+    centre: bool = True
+
+
+def stream_norm(model: Any, name: str, form: Form, scale: float | None = None) -> ScaledLayerNorm:
+    """The rewrite of the norm called `name` in the model, for the residual stream (or another tensor that carries
     `scale`)."""
     norm = model.get_submodule(name)
     eps: float = norm.eps
     rows = (1, 1, 1) if name == "fc_norm" else (1, 1, token_count(model), 1)
-    weight = norm_affine(norm)[0] if keep_weight else None
-    gain = scales.gains.get(name, 1.0)
-    return ScaledLayerNorm(eps, scale or scales.stream, gain, centred=centred, rows=rows, weight=weight, dtype=dtype)
+    weight = norm_affine(norm)[0] if form.keep_norm_weights else None
+    gain, centred = form.scales.gains.get(name, 1.0), form.centre or not isinstance(norm, nn.LayerNorm)
+    scale = scale or form.scales.stream
+    return ScaledLayerNorm(eps, scale, gain, centred=centred, rows=rows, weight=weight, dtype=form.dtype)
 
 
-def rewrite_block(
-    model: Any,
-    index: int,
-    rope: nn.Module | None,
-    scales: Scales,
-    dtype: torch.dtype = torch.float32,
-    keep_norm_weights: bool = False,
-    centre: bool = True,
-) -> Block:
+def rewrite_block(model: Any, index: int, rope: nn.Module | None, form: Form) -> Block | PostNormBlock:
     """Block `index` of a timm tower -> `Block`. Apart from the rest of the tower, so that a large one can be checked
-    block by block. `centre`: the residual stream has no mean."""
+    block by block."""
     name = f"blocks.{index}"
     block = model.get_submodule(name)
     check_block(block, name)
-    attn, mlp = block.attn, block.mlp
-    out = as_linear(branch_out(attn.proj, block.gamma_1, scales.stream, centre), dtype)
-    fc1 = [as_linear(after_norm(part, block.norm2, keep_norm_weights), dtype) for part in mlp_inputs(mlp)]
-    fc2 = as_linear(branch_out(mlp.fc2, block.gamma_2, scales.stream, centre), dtype)
+    if post_norm(model):
+        return rewrite_post_norm_block(model, name, rope, form)
+    attn, mlp, stream = block.attn, block.mlp, form.scales.stream
+    out = as_linear(branch_out(attention_out(attn, form), layer_scale(block, 1), stream, form.centre), form.dtype)
+    fc1 = [after_norm(part, block.norm2, form.keep_norm_weights) for part in mlp_inputs(mlp)]
+    fc2 = branch_out(from_linear(mlp.fc2), layer_scale(block, 2), stream, form.centre)
     return Block(
-        stream_norm(model, f"{name}.norm1", scales, dtype, keep_norm_weights, centred=centre),
-        Attention(attn, block.norm1, rope, out, dtype, keep_norm_weights),
-        stream_norm(model, f"{name}.norm2", scales, dtype, keep_norm_weights, centred=centre),
-        Mlp(fc1[0], nn.GELU(), fc2) if len(fc1) == 1 else GatedMlp(fc1[0], fc1[1], fc2),
+        stream_norm(model, f"{name}.norm1", form),
+        Attention(
+            attn, block.norm1, rope, out, form.dtype, form.keep_norm_weights, attention_norms(model, name, rope, form)
+        ),
+        stream_norm(model, f"{name}.norm2", form),
+        rewrite_mlp(model, name, fc1, fc2, form),
     )
+
+
+def rewrite_post_norm_block(model: Any, name: str, rope: nn.Module | None, form: Form) -> PostNormBlock:
+    """The same of a post-norm block: what reads the stream divides its scale out, what writes to it is a norm."""
+    block = model.get_submodule(name)
+    attn, mlp, dtype, stream = block.attn, block.mlp, form.dtype, form.scales.stream
+
+    def branch(linear: Affine, norm: Any, norm_name: str) -> tuple[Affine, BranchNorm]:
+        factor, rows = form.scales.gains.get(f"{name}.{norm_name}.norm", 1.0), (1, 1, token_count(model), 1)
+        out = branch_out(linear, None, carried_factor(factor), isinstance(norm, nn.LayerNorm))
+        return out, BranchNorm(norm, factor, stream, rows, dtype)
+
+    out, attn_norm = branch(attention_out(attn, form), block.norm1, "attn_norm")
+    fc2, mlp_norm = branch(from_linear(mlp.fc2), block.norm2, "mlp_norm")
+    inner = attention_norms(model, name, rope, form)
+    attention = Attention(attn, nn.Identity(), rope, as_linear(out, dtype), dtype, inner=inner)
+    fc1 = [reads_scaled(part, stream) for part in mlp_inputs(mlp)]
+    attention.qkv = as_linear(reads_scaled(from_linear(attention.qkv), stream), dtype)
+    return PostNormBlock(attention, attn_norm, rewrite_mlp(model, name, fc1, fc2, form), mlp_norm)
+
+
+def attention_out(attention: Any, form: Form) -> Affine:
+    """The output projection, with the affine part of the norm before it, where there is one."""
+    return after_norm(from_linear(attention.proj), attention.norm, form.keep_norm_weights)
+
+
+def attention_norms(model: Any, name: str, rope: nn.Module | None, form: Form) -> InnerNorms:
+    """The norms inside the attention of the block called `name`."""
+    attention, gains = model.get_submodule(name).attn, form.scales.gains
+    qk = out = None
+    if not isinstance(attention.q_norm, nn.Identity):
+        baked = rope is not None and not getattr(rope, "keeps_order", False)
+        factor = gains.get(f"{name}.attn.qk_norm.norm", 1.0)
+        qk = NormedHeads(attention, token_count(model), factor, baked, form.dtype)
+    if not isinstance(attention.norm, nn.Identity):
+        factor = gains.get(f"{name}.attn.norm", 1.0)
+        out = inner_norm(model, f"{name}.attn.norm", factor, carried_factor(factor), form)
+    return InnerNorms(qk, out)
+
+
+def inner_norm(model: Any, name: str, factor: float, carried: float, form: Form) -> ScaledLayerNorm:
+    """The norm called `name` inside a branch, whose input carries `carried` of its power of two `factor`."""
+    norm = model.get_submodule(name)
+    return ScaledLayerNorm(
+        norm.eps,
+        carried,
+        factor / carried,
+        centred=not isinstance(norm, nn.LayerNorm),
+        rows=(1, 1, token_count(model), 1),
+        weight=norm_affine(norm)[0] if form.keep_norm_weights else None,
+        dtype=form.dtype,
+    )
+
+
+def rewrite_mlp(model: Any, name: str, fc1: list[Affine], fc2: Affine, form: Form) -> Mlp | GatedMlp:
+    """The MLP of the block called `name`, its Linears as they are to be but for a norm between them."""
+    mlp = model.get_submodule(name).mlp
+    norm = None
+    if not isinstance(mlp.norm, nn.Identity):
+        fc2 = after_norm(fc2, mlp.norm, form.keep_norm_weights)
+        factor = form.scales.gains.get(f"{name}.mlp.norm", 1.0)
+        carried = carried_factor(factor) if len(fc1) == 2 else 1.0  # nothing can be carried through a GELU
+        fc1 = [*fc1[:-1], scaled(fc1[-1], carried)]
+        norm = inner_norm(model, f"{name}.mlp.norm", factor, carried, form)
+    first, last = [as_linear(part, form.dtype) for part in fc1], as_linear(fc2, form.dtype)
+    return Mlp(first[0], nn.GELU(), last, norm) if len(first) == 1 else GatedMlp(first[0], first[1], last, norm)
 
 
 def mlp_inputs(mlp: Any) -> list[Affine]:
@@ -286,21 +435,14 @@ def mlp_inputs(mlp: Any) -> list[Affine]:
     return halves[::-1] if mlp.gate_last else halves
 
 
-def rewrite_tail(
-    model: Any,
-    scales: Scales,
-    output: Output,
-    channels_last: bool = False,
-    dtype: torch.dtype = torch.float32,
-    keep_norm_weights: bool = False,
-) -> dict[str, Any]:
+def rewrite_tail(model: Any, output: Output, form: Form, channels_last: bool = False) -> dict[str, Any]:
     """What follows the blocks, as `Tower` takes it."""
-    depth, centre, keep = len(model.blocks), not output.exposes_residual(model), keep_norm_weights
+    depth, scales, keep, dtype = len(model.blocks), form.scales, form.keep_norm_weights, form.dtype
     grid, prefix = model.patch_embed.grid_size, model.num_prefix_tokens
     unnormed = isinstance(model.norm, nn.Identity)
     parts: dict[str, Any] = {"norm": nn.Identity()}
     if not unnormed and (output.has_head or output.is_last_block(depth)):
-        parts["norm"] = stream_norm(model, "norm", scales, dtype, keep, centred=centre)
+        parts["norm"] = stream_norm(model, "norm", form)
     if output.has_head:
         carried = scales.stream if unnormed else 1.0  # by what is pooled
         before, kept = model.norm, keep  # the norm whose affine part the head takes
@@ -312,11 +454,15 @@ def rewrite_tail(
         else:
             parts["pool"] = MeanPool(grid, prefix, carried)
         if not isinstance(model.fc_norm, nn.Identity):
-            parts["fc_norm"] = stream_norm(model, "fc_norm", scales, dtype, keep, centred=centre)
+            parts["fc_norm"] = stream_norm(model, "fc_norm", form)
             before, carried = model.fc_norm, 1.0
         unit = output.kind != "logits"
-        head = scaled(after_norm(from_linear(model.head), before, kept), scales.head if unit else 1.0)
-        parts["head"] = Head(as_linear(Affine(head.weight / carried, head.bias), dtype), unit)
+        factor = scales.head if unit else 1.0
+        if isinstance(model.head, nn.Identity):
+            parts["head"] = Head(PooledRow(before, factor / carried, kept, dtype), unit)
+        else:
+            head = scaled(after_norm(from_linear(model.head), before, kept), factor)
+            parts["head"] = Head(as_linear(Affine(head.weight / carried, head.bias), dtype), unit)
     if output.has_features:
         normed = not unnormed and output.is_last_block(depth)
         parts["layer"] = None if output.is_last_block(depth) else output.block(depth)
@@ -338,17 +484,20 @@ def rewrite(
     *,
     output: Output | None = None,
     input_layout: str = "nchw",
-    input_range: str = "-1..1",
+    input_range: str | PixelRange = "-1..1",
     dtype: torch.dtype = torch.float32,
     keep_norm_weights: bool = False,
 ) -> Tower:
-    """Rewrite a timm `Eva` tower so that ML Drift runs every op of it.
+    """Rewrite a timm `Eva` or `VisionTransformer` tower so that ML Drift runs every op of it.
 
     The folding is done in float64 whatever the model's dtype, and cast once to `dtype`; the model itself is not
     touched. The tower takes images of the model's size in any batch; a graph made from it has the batch of its example.
 
-    `output` says what it gives back (`default_output` where None); for features of an earlier block, the blocks behind
-    it are left out.
+    `output` says what it returns (`default_output` where None); for features of an earlier block, the blocks after it
+    are left out.
+
+    `input_range` is what the graph is given, by name for towers that want [-1, 1] (PE), with their mean and std for
+    others.
 
     `keep_norm_weights` leaves each LayerNorm's weight in the graph, as one MUL. int8 wants that: a trained LayerNorm's
     weight is small on the channels of massive activations and large on the others, so what it makes spreads evenly over
@@ -378,7 +527,7 @@ def rewrite_parts(
     *,
     output: Output | None = None,
     input_layout: str = "nchw",
-    input_range: str = "-1..1",
+    input_range: str | PixelRange = "-1..1",
     dtype: torch.dtype = torch.float32,
     keep_norm_weights: bool = False,
 ) -> Iterator[tuple[str, Any]]:
@@ -388,12 +537,11 @@ def rewrite_parts(
     check_tower(model)
     output = output or default_output(model)
     check_output(model, output)
-    rope, centre = rotation(model, dtype), not output.exposes_residual(model)
-    yield "stem", Stem(model, scales, input_layout, input_range, dtype, centre)
-    for i in range(output.blocks(len(model.blocks))):
-        yield f"blocks.{i}", rewrite_block(model, i, rope, scales, dtype, keep_norm_weights, centre)
-    tail = rewrite_tail(model, scales, output, input_layout == "nhwc", dtype, keep_norm_weights)
-    yield "", Tower(nn.Identity(), [], **tail).eval()
+    form = Form(scales, dtype, keep_norm_weights, mean_free(model, output))
+    yield "stem", Stem(model, scales, input_layout, input_range, dtype, form.centre)
+    for i, rope in enumerate(rotations(model, dtype)[: output.blocks(len(model.blocks))]):
+        yield f"blocks.{i}", rewrite_block(model, i, rope, form)
+    yield "", Tower(nn.Identity(), [], **rewrite_tail(model, output, form, input_layout == "nhwc")).eval()
 
 
 def _require(condition: bool, module: str, what: str) -> None:
@@ -406,43 +554,53 @@ def _require_gelu(act: nn.Module, module: str) -> None:
 
 
 def _require_layer_norm(norm: nn.Module, module: str) -> None:
-    _require(isinstance(norm, nn.LayerNorm), module, type(norm).__name__)
+    _require(isinstance(norm, nn.LayerNorm), module, f"a {type(norm).__name__}")
+
+
+def _require_norm(norm: nn.Module, module: str) -> None:
+    known = isinstance(norm, nn.LayerNorm) or type(norm).__name__ == "RmsNorm"
+    _require(known, module, f"a {type(norm).__name__}")
 
 
 def check_block(block: Any, name: str) -> None:
-    """Raise `UnsupportedTowerError` for a block that is not pre-norm attention + plain MLP."""
-    parts = dict(block.named_modules())
-    _require("attn" in parts and hasattr(block, "gamma_1"), name, f"a {type(block).__name__}")
-    attn, mlp = parts["attn"], parts["mlp"]
+    """Raise `UnsupportedTowerError` for a block that is not attention and MLP, each on the residual stream."""
+    kinds = ("EvaBlock", "EvaBlockPostNorm", "Block")
+    _require(type(block).__name__ in kinds, name, f"a {type(block).__name__}")
+    attn, mlp = block.attn, block.mlp
     kind = type(mlp).__name__
     _require(kind in ("Mlp", "GluMlp", "SwiGLU"), f"{name}.mlp", f"a {kind}")
-    _require(isinstance(mlp.norm, nn.Identity), f"{name}.mlp.norm", f"a norm inside the {kind}")
     if kind == "Mlp":
         _require_gelu(mlp.act, f"{name}.mlp.act")
     else:
         _require(isinstance(mlp.act, nn.SiLU), f"{name}.mlp.act", str(mlp.act))
-    for norm in ("norm1", "norm2"):
-        _require_layer_norm(getattr(block, norm), f"{name}.{norm}")
-    _require(isinstance(attn.q_norm, nn.Identity), f"{name}.attn.q_norm", "a norm on q and k")
-    _require(isinstance(attn.norm, nn.Identity), f"{name}.attn.norm", "a norm on the attention's output")
+    for norm_name in ("norm1", "norm2"):
+        _require_norm(getattr(block, norm_name), f"{name}.{norm_name}")
+    for branch in ("attn", "mlp"):
+        if not isinstance(norm := getattr(block, branch).norm, nn.Identity):
+            _require_norm(norm, f"{name}.{branch}.norm")
+    if not isinstance(attn.q_norm, nn.Identity):
+        _require_norm(attn.q_norm, f"{name}.attn.q_norm")
+        alike = type(attn.k_norm) is type(attn.q_norm) and attn.k_norm.eps == attn.q_norm.eps
+        _require(alike, f"{name}.attn.k_norm", "a norm on k that is not q's kind, or not its eps,")
     _require(getattr(attn, "gate", None) is None, f"{name}.attn.gate", "gated attention")
-    _require(getattr(attn, "num_kv_groups", 1) == 1, f"{name}.attn", "grouped-query attention")
 
 
 def check_tower(model: Any) -> None:
     """Raise `UnsupportedTowerError` for what `rewrite` does not cover outside the blocks, whatever the output."""
-    _require(type(model).__name__ == "Eva", type(model).__name__, "a model that is not timm's Eva")
-    for name in ("norm_pre", "norm", "fc_norm"):
+    kinds = ("Eva", "VisionTransformer")
+    _require(type(model).__name__ in kinds, type(model).__name__, "a model that is neither timm's Eva nor its ViT")
+    _require(type(model.patch_embed).__name__ == "PatchEmbed", "patch_embed", f"a {type(model.patch_embed).__name__}")
+    _require(isinstance(model.patch_embed.norm, nn.Identity), "patch_embed.norm", "a norm on patches")
+    if not isinstance(model.norm_pre, nn.Identity):
+        _require_layer_norm(model.norm_pre, "norm_pre")
+    for name in ("norm", "fc_norm"):
         if not isinstance(norm := model.get_submodule(name), nn.Identity):
-            _require_layer_norm(norm, name)
+            _require_norm(norm, name)
     channels = model.patch_embed.proj.in_channels
     _require(channels == 3, "patch_embed", f"an image of {channels} channels")
-    _require(
-        not model.dynamic_img_size, "patch_embed", "a dynamic image size (dynamic_img_size=False gives a fixed one)"
-    )
-    _require(not getattr(model, "rope_mixed", False), "rope", "mixed RoPE")
-    if model.rope is not None:
-        _require(hasattr(model.rope, "feat_shape"), "rope", type(model.rope).__name__)
+    _require(not model.patch_embed.dynamic_img_pad, "patch_embed", "padding to whole patches (dynamic_img_pad)")
+    if getattr(model, "rope", None) is not None:
+        _require(hasattr(model.rope, "feat_shape"), "rope", f"a {type(model.rope).__name__}")
 
 
 def check_output(model: Any, output: Output) -> None:
@@ -453,9 +611,15 @@ def check_output(model: Any, output: Output) -> None:
     if not output.has_head:
         return
     pool = model.attn_pool
-    _require(isinstance(model.head, nn.Linear), "head", "a tower without a projection")
+    headless = isinstance(model.head, nn.Identity)
+    _require(isinstance(model.head, nn.Linear) or headless, "head", f"a {type(model.head).__name__}")
+    _require(not (headless and output.kind == "logits"), "head", "a classifier that is not there")
     both = not isinstance(model.norm, nn.Identity) and not isinstance(model.fc_norm, nn.Identity)
     _require(not both, "fc_norm", "a norm behind a norm")
+    if model.num_prefix_tokens and model.global_pool in ("avg", "map"):  # Eva averages patches and attends to all
+        with_prefix = getattr(model, "pool_include_prefix", model.global_pool == "map")
+        what = "with" if with_prefix else "without"
+        _require(with_prefix == (model.global_pool == "map"), "pool", f"{model.global_pool} pooling {what} class token")
     if pool is None:
         _require(model.global_pool in ("avg", "token"), "attn_pool", f"global_pool={model.global_pool!r}")
         return
@@ -465,5 +629,5 @@ def check_output(model: Any, output: Output) -> None:
     _require(isinstance(pool.proj, nn.Linear) and pool.mlp is not None, "attn_pool", "a pool without projection or MLP")
     _require_layer_norm(pool.norm, "attn_pool.norm")
     _require_gelu(pool.mlp.act, "attn_pool.mlp.act")
-    _require_layer_norm(model.norm, "norm")
+    _require_norm(model.norm, "norm")
     _require(isinstance(model.fc_norm, nn.Identity), "fc_norm", "a norm after pooling")

@@ -8,6 +8,7 @@ prose in `docs/preprocessing.md`), and `tests/pecore/test_vectors.py` holds it a
 
 import hashlib
 import json
+import struct
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -83,11 +84,49 @@ def generated(width: int, height: int) -> np.ndarray:
     return ((37 * x + 61 * y + 97 * c + x * y // 7) % 256).astype(np.uint8)
 
 
+def display_p3() -> bytes:
+    """A minimal ICC profile, version 4: Display P3's primaries, adapted to D50, with sRGB's curve.
+
+    A picture that has it looks different, and has other pixels once it is converted to sRGB: in step 1 it is not.
+    """
+
+    def xyz(*values: float) -> bytes:
+        return b"XYZ " + bytes(4) + struct.pack(">3i", *(round(value * 65536) for value in values))
+
+    def text(words: str) -> bytes:
+        header = struct.pack(">II2s2sII", 1, 12, b"en", b"US", 2 * len(words), 28)
+        return b"mluc" + bytes(4) + header + words.encode("utf-16-be")
+
+    curve = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+    tags = {
+        b"desc": text("Display P3"),
+        b"cprt": text("CC0"),
+        b"wtpt": xyz(0.9642, 1.0, 0.8249),
+        b"rXYZ": xyz(0.51512, 0.24120, -0.00105),
+        b"gXYZ": xyz(0.29198, 0.69225, 0.04189),
+        b"bXYZ": xyz(0.15710, 0.06657, 0.78407),
+        **dict.fromkeys(
+            (b"rTRC", b"gTRC", b"bTRC"),
+            b"para" + bytes(4) + struct.pack(">HH5i", 3, 0, *(round(value * 65536) for value in curve)),
+        ),
+    }
+    at, index, body = 128 + 4 + 12 * len(tags), b"", b""
+    for name, content in tags.items():
+        content += bytes(-len(content) % 4)
+        index += struct.pack(">4sII", name, at + len(body), len(content))
+        body += content
+    header = struct.pack(">I4sI4s4s4s", at + len(body), b"", 0x04000000, b"mntr", b"RGB ", b"XYZ ")
+    header += struct.pack(">6H4s", 2026, 1, 1, 0, 0, 0, b"acsp") + bytes(28) + xyz(0.9642, 1.0, 0.8249)[8:]
+    return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + index + body
+
+
 def images() -> dict[str, Image.Image]:
-    """Small pictures from scikit-image's photographs: square, wide, tall, tiny, transparent, one pixel."""
+    """Small pictures: cuts of scikit-image's photographs (square, wide, tall, tiny, transparent), one pixel, and all
+    hues in Display P3."""
     from skimage import data
 
     shots = {n: Image.fromarray(getattr(data, n)()) for n in ("astronaut", "chelsea", "coffee", "rocket")}
+    across = Image.linear_gradient("L").resize((40, 40))
     transparent = shots["coffee"].resize((32, 24))
     transparent.putalpha(Image.linear_gradient("L").resize((32, 24)))
     return {
@@ -97,6 +136,7 @@ def images() -> dict[str, Image.Image]:
         "tiny": shots["rocket"].resize((7, 5)),
         "transparent": transparent,
         "pixel": Image.new("RGB", (1, 1), (200, 100, 50)),
+        "profile": Image.merge("HSV", [across, across.rotate(90), Image.new("L", (40, 40), 220)]).convert("RGB"),
     }
 
 
@@ -106,7 +146,8 @@ def write(folder: Path) -> None:
     pictures = images()
     entries = []
     for name, picture in pictures.items():
-        picture.save(folder / f"{name}.png")
+        options = {"icc_profile": display_p3()} if name == "profile" else {}
+        picture.save(folder / f"{name}.png", **options)
         rgb = np.asarray(load_image(folder / f"{name}.png"))
         (folder / f"{name}.rgb").write_bytes(rgb.tobytes())
         entry: dict[str, Any] = {

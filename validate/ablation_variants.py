@@ -67,6 +67,7 @@ class InterleavedRotation(nn.Module):
         prefix: number of leading tokens that are not rotated.
     """
 
+    keeps_order = True
     sin: Tensor
     cos: Tensor
 
@@ -229,7 +230,7 @@ def with_interleaved_rope(pair: Pair) -> nn.Module:
         sin, cos = model.rope.get_embed().detach().to(dtype).chunk(2, -1)
         rope = InterleavedRotation(sin, cos, model.num_prefix_tokens)
         for ours, theirs in pair.blocks():
-            ours.attn = Attention(theirs.attn, theirs.norm1, rope, ours.attn.proj, dtype, interleaved=True)
+            ours.attn = Attention(theirs.attn, theirs.norm1, rope, ours.attn.proj, dtype)
     return pair.tower
 
 

@@ -1,7 +1,7 @@
 """Check what exists: a bundle, or any `.tflite` with a reference of its maker's."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,16 @@ import numpy as np
 from pecore.bundle import MODEL_CARD, REFERENCE, REPORT, TEXT_REFERENCE, Bundle, open_bundle
 from pecore.errors import InputError
 from pecore.files import write_json, write_text
-from pecore.image import preprocess
+from pecore.image import Resize, preprocess
 from pecore.precision import by_tower
-from pecore.runtime import TensorSpec, open_model
+from pecore.runtime import CannotRunError, TensorSpec, open_model
 from pecore.validate import device, gates
 from pecore.validate.checks import Check, advisory
+from pecore.validate.gpu import Verdict
 from pecore.validate.gpu_child import noise
-from pecore.validate.graph import read_graph, weights_precision
+from pecore.validate.graph import computes_in_integers, read_graphs, weights_precision
 from pecore.validate.model_card import model_card
-from pecore.validate.reference import load_reference
+from pecore.validate.reference import holds_signature, load_reference
 from pecore.validate.rules import known_runtime, runtimes
 
 Log = Callable[[str], None]
@@ -78,22 +79,79 @@ def check_file(
     log: Log,
     precision: str | None = None,
 ) -> list[Check]:
-    """Gates 2 to 4 on one file; without a reference the GPU is held against the CPU on seeded noise. `precision` as the
-    manifest has it; without one, that of the weights."""
-    precision = precision or weights_precision(read_graph(path))
+    """Gates 2 to 4 on one file, 3 and 4 on each of its signatures; without a reference the GPU is held against the CPU
+    on seeded noise. `precision` as the manifest has it; without one, that of the weights.
+
+    Raises:
+        InputError: the file is no `.tflite`, or the reference does not fit it.
+    """
+    graphs = read_graphs(path)
+    precision = precision or weights_precision(*graphs)
     checks = [gates.graph_gate(path, options.runtime)]
-    log(f"running {path.name} on the CPU")
-    model = open_model(path, backend="cpu")
-    if reference is None:
-        samples = [noise(model.inputs)]
-        outputs = [model.run(sample) for sample in samples]
-        detail = "nothing to compare with: give --reference FILE.npz"
-        checks.append(Check("cpu", path.name, "LiteRT CPU", "skipped", detail))
-    else:
-        samples, expected = load_reference(reference, model.inputs, model.outputs)
-        check, outputs = gates.cpu_gate(path, precision, samples, expected)
-        checks.append(check)
-    return checks + gates.gpu_gates(path, precision, samples, outputs, options.gpu, log)
+    keys = [signature.key for signature in graphs[0].signatures]
+    for i, key in enumerate(keys if len(keys) > 1 else [None]):
+        own = reference if i == 0 or reference is None or holds_signature(reference, str(key)) else None
+        checks += _check_signature(_Subject(path, key, precision, own), options, log)
+    return checks
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A signature (None: the only one) of a file, and the reference it is held against."""
+
+    path: Path
+    signature: str | None
+    precision: str
+    reference: Path | None
+
+    @property
+    def name(self) -> str:
+        return gates.subject(self.path, self.signature)
+
+
+def _check_signature(subject: _Subject, options: ValidationOptions, log: Log) -> list[Check]:
+    path, key = subject.path, subject.signature
+    log(f"running {subject.name} on the CPU")
+    try:
+        model = open_model(path, backend="cpu", signature=key)
+        if subject.reference is None:
+            try:
+                samples = [noise(model.inputs)]
+            except InputError as error:  # it takes text, say: that is no reason to leave the other gates out
+                return [Check(gate, subject.name, "LiteRT CPU", "skipped", str(error)) for gate in ("cpu", "gpu")]
+            outputs = [model.run(sample) for sample in samples]
+            arrays = f"{key}/NAME arrays" if options.reference else "FILE.npz"
+            detail = f"nothing to compare with: give --reference {arrays}{_open_sizes(model.inputs)}"
+            check = Check("cpu", subject.name, "LiteRT CPU", "skipped", detail)
+        else:
+            samples, expected = load_reference(subject.reference, model.inputs, model.outputs, key)
+            check, outputs = gates.cpu_gate(path, subject.precision, samples, expected, signature=key)
+    except (CannotRunError, MemoryError) as error:
+        why = "it needs more memory than there is" if isinstance(error, MemoryError) else str(error)
+        failed = Check("cpu", subject.name, gates.cpu_backend(), "failed", why)
+        return [failed, Check("gpu", subject.name, "ML Drift", "skipped", "no CPU outputs to compare with")]
+    if any(sample[name].shape != spec.shape for sample in samples for name, spec in model.inputs.items()):
+        detail = "the GPU takes the sizes that the file was written with alone, and the reference has others"
+        return [check, Check("gpu", subject.name, "ML Drift", "skipped", detail)]
+    on_gpu = gates.gpu_gates(path, subject.precision, samples, outputs, options.gpu, log, key)
+    if subject.reference is None and any(computes_in_integers(g) for g in read_graphs(path) if key in (None, g.key)):
+        on_gpu = [_on_noise(check) for check in on_gpu]
+    return [check, *on_gpu]
+
+
+def _on_noise(check: Check) -> Check:
+    """The GPU's verdict on a graph that computes in integers, of which noise tells little: it leaves the range that the
+    activations were quantized for, which the CPU clamps and the GPU, computing in floats, does not."""
+    if check.outcome != "failed" or check.figures["verdict"] != Verdict.RAN:
+        return check
+    why = "not judged: a graph of integers on made-up inputs; give --reference FILE.npz with real ones"
+    return replace(check, outcome="skipped", detail=f"{why} ({check.detail})")
+
+
+def _open_sizes(inputs: Mapping[str, TensorSpec]) -> str:
+    """What to say of inputs whose size the file leaves open, empty where there is none."""
+    found = [f"'{name}' {list(spec.open)} was run at {list(spec.shape)}" for name, spec in inputs.items() if spec.open]
+    return f"; sizes left open: {', '.join(found)}" if found else ""
 
 
 def check_device_report(folder: Path, path: Path) -> list[Check]:
@@ -142,13 +200,16 @@ def _check_tower(bundle: Bundle, options: ValidationOptions, load_tower: LoadTow
         return [Check(gate, "tower", "PyTorch", "skipped", str(why)) for gate in ("exact", "headroom")]
     import torch
 
-    from pecore.rewrites import Output, Scales
+    from pecore.rewrites import Output, PixelRange, Scales
     from pecore.validate import exactness, headroom
     from pecore.validate.photographs import photographs
 
     log("loading weights")
     model = load_tower(bundle, options.checkpoint)
-    images = [torch.from_numpy(preprocess(image, bundle.variant.image_size)) for _, image in photographs()]
+    how, side = bundle.vision.preprocessing, bundle.variant.image_size
+    pixels, resize = PixelRange(mean=how["mean"], std=how["std"]), Resize.of(how)
+    shots = (torch.from_numpy(preprocess(image, side, resize=resize)) for _, image in photographs())
+    images = [pixels.to_tower(shot) for shot in shots]
     log(f"measuring headroom on {len(images)} photographs")
     scales = Scales(**bundle.vision.scales)  # the bundle's own: what was converted is what is checked
     output = Output(**bundle.vision.tower_output)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pecore.rewrites.output import Output
-from pecore.rewrites.tower import Scales, default_output, rewrite, rewrite_parts
+from pecore.rewrites.tower import Scales, default_output, mean_free, rewrite, rewrite_parts, rope_table
 from pecore.validate.checks import Check
 
 LARGEST_DIFFERENCE = 1e-10
@@ -58,7 +58,8 @@ def max_difference(model: Any, scales: Scales, image: Tensor, output: Output | N
     if sum(p.numel() for p in model.parameters()) > WHOLE_TOWER_PARAMETERS:
         return max(block_differences(model, scales, image, output, **form).values())
     with torch.no_grad():
-        theirs = timm_outputs(_float64(model), image.double(), output)
+        model = _float64(model)  # first of all: some RoPE tables are computed in the model's own dtype
+        theirs = timm_outputs(model, image.double(), output)
         tower = rewrite(model, scales, output=output, dtype=torch.float64, **form)
         ours = _named(tower(image.double()), output)
     return _output_difference(ours, theirs)
@@ -70,9 +71,10 @@ def block_differences(
 ) -> dict[str, float]:
     """The same part by part: stem, every block (each fed what timm's blocks before it made), and the tail, by name."""
     output = output or default_output(model)
-    depth, centre = len(model.blocks), not output.exposes_residual(model)
-    their_rope = None if model.rope is None else model.rope.get_embed().double()
+    depth, centre, table = len(model.blocks), mean_free(model, output), rope_table(model)
+    ropes: Any = [table] * depth if table is None or table.ndim == 2 else table  # one for all blocks, or mixed RoPE
     patches = _float64(model.patch_embed)(image.double())
+    patches = patches.flatten(1, 2) if patches.ndim == 4 else patches  # [B, H, W, C] where the image size is dynamic
     theirs = _float64(model.norm_pre)(_embed_positions(model, patches))
     parts = rewrite_parts(model, scales, output=output, dtype=torch.float64, **form)
     _, stem = next(parts)
@@ -80,7 +82,7 @@ def block_differences(
     shown = None
     for i, (block, (name, part)) in enumerate(zip(model.blocks[: output.blocks(depth)], parts)):
         ours = part(_stream(theirs, centre) * scales.stream)
-        theirs = _float64(block)(theirs, rope=their_rope)
+        theirs = _float64(block)(theirs, **({} if table is None else {"rope": ropes[i].double()}))
         found[name] = _difference(ours / scales.stream, _stream(theirs, centre))
         if output.has_features and i == output.block(depth):
             shown = theirs

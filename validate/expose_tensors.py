@@ -28,9 +28,11 @@ def expose(graph: Graph, tensors: Sequence[Tensor], target: Path) -> dict[int, s
     model: Any = schema.ModelT.InitFromObj(schema.Model.GetRootAs(source, 0))
     if model.externalBuffers:
         raise InputError(f"{graph.path} keeps its weights in another file, so it can't be looked into; put them inside")
-    main = model.subgraphs[0]
+    main = model.subgraphs[graph.subgraph]
     main.outputs = [int(i) for i in main.outputs]
-    model.signatureDefs = [s for s in model.signatureDefs or [] if s.subgraphIndex == 0][:1] or [_signature(graph)]
+    model.signatureDefs = [s for s in model.signatureDefs or [] if s.subgraphIndex == graph.subgraph][:1] or [
+        _signature(graph)
+    ]
     model.operatorCodes.append(_reshape_code())
     names = {tensor.index: f"exposed_{tensor.index}" for tensor in tensors}
     for tensor in tensors:

@@ -21,6 +21,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import pecore
 from pecore.errors import InputError
 from pecore.precision import Compute
@@ -39,9 +41,10 @@ class Verdict(StrEnum):
     """What came of a run on the delegate."""
 
     RAN = "ran"  # every op on the GPU, and here are the outputs
-    NOT_ON_GPU = "not_on_gpu"  # it ran, but the outputs are the CPU's, bit for bit
+    NOT_ON_GPU = "not_on_gpu"  # it ran, but on no adapter that the delegate named
     REFUSED = "refused"  # the delegate took only some of the ops, or none
     CRASHED = "crashed"
+    FAILED = "failed"  # every op was taken, and then the run itself ended with an error
     TIMED_OUT = "timed_out"  # stopped by `timeout_s`
     GAVE_UP = "gave_up"  # LiteRT itself stopped waiting for the GPU: the machine was too busy
     NO_ADAPTER = "no_adapter"  # no Vulkan driver, or none that the delegate accepts
@@ -93,6 +96,7 @@ class GpuRun:
     outputs: tuple[Arrays, ...] = ()  # one dict for each input
     compile_s: float | None = None
     run_s: tuple[float, ...] = ()  # one for each input
+    bit_equal: bool = False  # the outputs are the CPU's to the last bit, though in fp16 they could not be
     signal: str | None = None  # "SIGSEGV"
     log: str = ""  # the native libraries' stdout and stderr, shortened in the middle
 
@@ -114,6 +118,7 @@ def run_on_gpu(
     compute: Compute = "fp16",
     timeout_s: float = 600,
     cpu_outputs: Sequence[Arrays] | None = None,
+    signature: str | None = None,
 ) -> GpuRun:
     """Compile a graph once for the GPU, strict (no op may fall back to the CPU), and run every input through it.
 
@@ -125,8 +130,9 @@ def run_on_gpu(
         inputs: one dict of arrays for each forward pass; with none, one pass over seeded noise.
         compute: `fp16` is the delegate's default, what a phone does; `fp32` forces float32.
         timeout_s: for everything together. A full B/16 takes 20 to 45 s a pass on lavapipe with 2 cores.
-        cpu_outputs: the same inputs' outputs from a CPU backend; when the GPU's are the same to the last bit, the
-            verdict is `not_on_gpu`. (Only for graphs that round somewhere: a bare RELU is exact anywhere.)
+        cpu_outputs: the same inputs' outputs from a CPU backend, for `bit_equal`: a hint, and no more. That every op is
+            on the GPU is what strict compilation says; exact arithmetic gives the same bits anywhere.
+        signature: the key of the one to run; the first where None.
 
     Raises:
         InputError: `path` is no well-formed `.tflite`, or an input doesn't fit it.
@@ -137,7 +143,7 @@ def run_on_gpu(
     check_compute(compute)
     with tempfile.TemporaryDirectory(prefix="pecore-gpu-") as name:
         folder = Path(name)
-        request = {"model": str(path), "compute": compute, "inputs": len(inputs)}
+        request = {"model": str(path), "compute": compute, "inputs": len(inputs), "signature": signature}
         (folder / "request.json").write_text(json.dumps(request))
         for i, arrays in enumerate(inputs):
             save_arrays(folder / f"input_{i}.npz", arrays)
@@ -151,9 +157,8 @@ def run_on_gpu(
         if run.verdict is not Verdict.RAN:
             return run
         run = replace(run, outputs=tuple(load_arrays(folder / f"output_{i}.npz") for i in range(len(run.run_s))))
-    if cpu_outputs is not None and _bit_identical(run.outputs, cpu_outputs):
-        return replace(run, verdict=Verdict.NOT_ON_GPU, detail="the outputs are the CPU's to the last bit")
-    return run
+    suspicious = compute == "fp16" and cpu_outputs is not None and bit_equal(run.outputs, cpu_outputs)
+    return replace(run, bit_equal=suspicious)
 
 
 def classify_run(
@@ -188,13 +193,18 @@ def classify_run(
         return replace(seen, verdict=Verdict.TIMED_OUT, detail=f"stopped after {timeout_s:g} s while {stage}")
     if GAVE_UP_WORDS in log:
         return replace(seen, verdict=Verdict.GAVE_UP, detail=f"{GAVE_UP_REMEDY} (while {stage})")
+    if "failed" in result:
+        return replace(seen, verdict=Verdict.FAILED, detail=f"it failed while {stage}: {result['failed']}")
     if "refused" in result:
         if seen.adapter is None:
             reason = _no_adapter_reason(log)
             return replace(seen, verdict=Verdict.NO_ADAPTER, detail=f"{reason}; {NO_ADAPTER_REMEDY}")
         refused, on_gpu_count = parse_refusals(log)
         names = ", ".join(sorted({refusal.op for refusal in refused}))
-        detail = f"{on_gpu_count} of {ops} ops on the GPU; refused: {names}" if refused else result["refused"]
+        detail = f"{on_gpu_count} of {ops} ops on the GPU; refused: {names}"
+        if not refused:
+            own = _own_words(log)
+            detail = f"{result['refused']}; the delegate's own words: {own}" if own else result["refused"]
         return replace(seen, verdict=Verdict.REFUSED, refused=refused, ops_on_gpu=on_gpu_count, detail=detail)
     last_words = " / ".join(log.strip().splitlines()[-3:])
     name = _signal_name(-returncode) if returncode < 0 else None
@@ -232,6 +242,14 @@ def parse_refusals(log: str) -> tuple[tuple[RefusedOp, ...], int | None]:
     return tuple(dict.fromkeys(refused)), 0 if match["on_gpu"] == "No" else int(match["on_gpu"])
 
 
+def _own_words(log: str) -> str:
+    """The first thing the delegate called an error, which the others follow from, without its place in the source;
+    empty where there is none."""
+    found = re.findall(r"^(?:ERROR: |E\d{4} .*?\] )(?:\[[^\]]*\] ?)?(?P<words>.+)$", log, re.MULTILINE)
+    found = [words.strip() for words in found if not words.startswith("Following operations")]
+    return found[0].rstrip(".") if found else ""
+
+
 def _no_adapter_reason(log: str) -> str:
     """Dawn's own words on the last driver it tried and dropped."""
     start = log.find("Create WebGPU environment")
@@ -265,11 +283,17 @@ def _run_child(folder: Path, timeout_s: float) -> int | None:
                 child.wait()
 
 
-def _bit_identical(outputs: Sequence[Arrays], others: Sequence[Arrays]) -> bool:
+def bit_equal(outputs: Sequence[Arrays], cpu: Sequence[Arrays]) -> bool:
+    """Whether outputs of a run in fp16 are the CPU's to the last bit although some float among them is no fp16 number,
+    so that one run or the other must have rounded."""
+
     def as_bytes(all_arrays: Sequence[Arrays]) -> list[dict[str, bytes]]:
         return [{name: array.tobytes() for name, array in arrays.items()} for arrays in all_arrays]
 
-    return as_bytes(outputs) == as_bytes(others)
+    floats = [a for arrays in cpu for a in arrays.values() if a.dtype == np.float32]
+    with np.errstate(over="ignore"):
+        rounds = any(not np.array_equal(a, a.astype(np.float16).astype(a.dtype), equal_nan=True) for a in floats)
+    return rounds and as_bytes(outputs) == as_bytes(cpu)
 
 
 def _signal_name(number: int) -> str:

@@ -81,18 +81,63 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def count_ops(model: Path) -> int:
-    """Number of ops in the main graph of a `.tflite`."""
+def count_ops(path: Path, signature: str | None) -> int:
+    """Number of ops in the graph of a signature, the first where None, of a `.tflite`."""
     from ai_edge_litert import schema_py_generated as schema
 
-    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return schema.Model.GetRootAs(data, 0).Subgraphs(0).OperatorsLength()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        model = schema.Model.GetRootAs(data, 0)
+        signatures = [model.SignatureDefs(i) for i in range(model.SignatureDefsLength())]
+        own = [s for s in signatures if signature is None or s.SignatureKey() == signature.encode()]
+        return model.Subgraphs(own[0].SubgraphIndex() if own else 0).OperatorsLength()
 
 
 def noise(specs: dict[str, Any]) -> Arrays:
-    """One input for a run that is only asked whether it runs: seeded noise in [-1, 1), zeros for integers."""
-    rng = np.random.default_rng(0)
-    return {name: rng.uniform(-1, 1, spec.shape).astype(spec.dtype) for name, spec in specs.items()}
+    """Seeded input for a graph of which nothing is known: floats in [-1, 1]; the whole range of integers that stand for
+    real values (quantized ones, and bytes, which are pixels); booleans of both kinds; zeros for other integers, which
+    are indices or lengths mostly. Where an input looks like an image its noise is as smooth as one: white noise drives
+    a network out of the range that it was quantized for.
+
+    Raises:
+        InputError: an input takes no numbers.
+    """
+    return {name: _noise(name, spec, np.random.default_rng(seed)) for seed, (name, spec) in enumerate(specs.items())}
+
+
+def _noise(name: str, spec: Any, rng: np.random.Generator) -> np.ndarray:
+    if spec.dtype.kind == "b":
+        return rng.random(spec.shape) < 0.5
+    if spec.dtype.kind in "iu" and spec.scale is None and spec.dtype != np.uint8:
+        return np.zeros(spec.shape, spec.dtype)
+    if spec.dtype.kind in "iufc":
+        drawn = _smooth(spec.shape, rng) if _image_axes(spec.shape) else rng.uniform(-1, 1, spec.shape)
+        if spec.dtype.kind in "fc":
+            return drawn.astype(spec.dtype)
+        limits = np.iinfo(spec.dtype)
+        return np.round(limits.min + (drawn + 1) / 2 * (float(limits.max) - limits.min)).astype(spec.dtype)
+    from pecore.errors import InputError
+
+    raise InputError(f"input {name!r} takes {spec.dtype}, which can't be made up; give --reference FILE.npz")
+
+
+def _image_axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
+    """Height and width of what looks like images, NHWC or NCHW; None of anything else."""
+    if len(shape) != 4:
+        return None
+    return (1, 2) if shape[3] in (1, 3, 4) else (2, 3) if shape[1] in (1, 3, 4) else None
+
+
+def _smooth(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Noise in [-1, 1] with a photograph's spectrum, the amplitude falling as 1 / frequency."""
+    axes = _image_axes(shape)
+    assert axes is not None
+    spectrum = np.fft.fft2(rng.standard_normal(shape), axes=axes)
+    y, x = np.meshgrid(*(np.fft.fftfreq(shape[a]) for a in axes), indexing="ij")
+    falling = 1 / np.maximum(np.hypot(y, x), 1 / max(shape[a] for a in axes))
+    where = [shape[a] if a in axes else 1 for a in range(4)]
+    image = np.fft.ifft2(spectrum * falling.reshape(where), axes=axes).real
+    low, high = image.min(), image.max()
+    return 2 * (image - low) / (high - low or 1.0) - 1
 
 
 def main() -> None:
@@ -118,10 +163,11 @@ def main() -> None:
     except InputError as error:
         report(input_error=str(error))
         return
-    report(ops=count_ops(model_path), stage="compiling")
+    signature = request["signature"]
+    report(ops=count_ops(model_path, signature), stage="compiling")
     start = time.perf_counter()
     try:
-        model = open_model(model_path, backend="gpu", compute=request["compute"])
+        model = open_model(model_path, backend="gpu", compute=request["compute"], signature=signature)
     except InputError as error:
         report(refused=str(error))
         return
@@ -137,7 +183,12 @@ def main() -> None:
     for i, arrays in enumerate(inputs):
         report(run_s=run_s, stage=f"running input {i + 1} of {len(inputs)}")
         start = time.perf_counter()
-        outputs = model.run(arrays)
+        try:
+            outputs = model.run(arrays)
+        except (RuntimeError, ValueError) as error:  # ValueError: a dtype that LiteRT's buffers don't take
+            print(error, file=sys.stderr)
+            report(failed=" ".join(str(error).split()))
+            return
         run_s.append(time.perf_counter() - start)
         save_arrays(folder / f"output_{i}.npz", outputs)
     report(run_s=run_s, stage="done")

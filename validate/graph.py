@@ -21,10 +21,12 @@ from ai_edge_litert import schema_py_generated as schema
 
 from pecore.errors import InputError
 from pecore.precision import PRECISIONS
+from pecore.tflite_file import check_tflite_head, not_known
 
-_IDENTIFIER = b"TFL3"
 _DTYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
 _BUILTINS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+
+Kind = Literal["builtin", "custom", "composite"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Tensor:
     `shape` is the shape the file was written with, `shape_signature` the same with -1 where a size is left open.
     `dtype` is the schema's name in lower case (float32, float16, int8, int4, int64, ...). `bytes` is what a constant
     takes up in the file, 0 for an activation; tensors with the same `buffer` share those bytes. `offset` is where they
-    begin in `path`, None for an activation and for weights kept in another file.
+    begin in `path`, None for an activation and for weights kept in another file. `scale` and `zero_point` are those of
+    a tensor that is quantized as a whole: its real values are scale * (stored - zero_point); None where it is not.
     """
 
     index: int
@@ -47,6 +50,8 @@ class Tensor:
     buffer: int
     path: Path
     offset: int | None
+    scale: float | None = None
+    zero_point: int = 0
 
     def value(self) -> np.ndarray:
         """The constant's values in `shape`, read now from the file. InputError where there are none numpy can read."""
@@ -62,15 +67,17 @@ class Op:
     """One operation.
 
     `name` is the builtin's name ("BATCH_MATMUL"), or a custom operation's or composite's own; `inputs` holds None for
-    an optional input that is absent; `options` are the builtin options by their names in snake_case.
+    an optional input that is absent; `options` are the builtin options by their names in snake_case; `version` is that
+    of the operation, which says what dtypes and options it has.
     """
 
     index: int
     name: str
-    kind: Literal["builtin", "custom", "composite"]
+    kind: Kind
     inputs: tuple[Tensor | None, ...]
     outputs: tuple[Tensor, ...]
     options: Mapping[str, Any]
+    version: int = 1
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,11 @@ class Signature:
 
 @dataclass(frozen=True)
 class Graph:
-    """A model's main subgraph (the first). `subgraphs` counts all of them, bodies of composites and loops included."""
+    """What one signature of a model computes; of a file without signatures, its first subgraph.
+
+    `key` names the signature, `subgraph` is its number. `signatures` are all that the file has; `subgraphs` counts all
+    of them, bodies of composites and loops included.
+    """
 
     path: Path
     size_bytes: int
@@ -94,10 +105,22 @@ class Graph:
     outputs: tuple[Tensor, ...]
     signatures: tuple[Signature, ...]
     subgraphs: int
+    key: str | None = None
+    subgraph: int = 0
 
 
 def read_graph(path: str | Path) -> Graph:
-    """Read `path`, a `.tflite` file. InputError for a file that is missing, no `.tflite`, or damaged."""
+    """The graph of the first signature of `path`, a `.tflite` file. Raises InputError as `read_graphs`."""
+    return read_graphs(path)[0]
+
+
+def read_graphs(path: str | Path) -> tuple[Graph, ...]:
+    """Read `path`, a `.tflite` file: one graph for each signature (those that share a subgraph once), or its first
+    subgraph where it has none.
+
+    Raises:
+        InputError: the file is missing, no `.tflite`, damaged, or uses what this runtime's schema has no name for.
+    """
     path = Path(path)
     data = _map(path)
     try:
@@ -125,19 +148,14 @@ def _map(path: Path) -> np.memmap:
         raise InputError(f"{path} does not exist; give the path of a .tflite file")
     if not path.is_file():
         raise InputError(f"{path} is not a file; give the path of a .tflite file")
+    check_tflite_head(path)
     try:
-        with path.open("rb") as file:
-            head = file.read(8)
-        if head[4:] != _IDENTIFIER:
-            raise InputError(
-                f"{path} is not a .tflite file (no '{_IDENTIFIER.decode()}' in its first 8 bytes); give one that is"
-            )
         return np.memmap(path, np.uint8, mode="r")
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}); check its permissions") from error
 
 
-def _read(path: Path, data: np.memmap) -> Graph:
+def _read(path: Path, data: np.memmap) -> tuple[Graph, ...]:
     model = schema.Model.GetRootAs(data, 0)
     external = {
         model.ExternalBuffers(i).Id(): model.ExternalBuffers(i).Length() for i in range(model.ExternalBuffersLength())
@@ -149,17 +167,28 @@ def _read(path: Path, data: np.memmap) -> Graph:
         tuple(_tensor(path, data.size, model, graph, i, external) for i in range(graph.TensorsLength()))
         for graph in subgraphs
     ]
-    codes = [_op_code(model.OperatorCodes(i)) for i in range(model.OperatorCodesLength())]
-    main = subgraphs[0]
-    return Graph(
-        path=path,
-        size_bytes=data.size,
-        ops=tuple(_op(i, main.Operators(i), codes, tensors[0]) for i in range(main.OperatorsLength())),
-        inputs=_pick(tensors[0], main.InputsAsNumpy()),
-        outputs=_pick(tensors[0], main.OutputsAsNumpy()),
-        signatures=tuple(_signature(model.SignatureDefs(i), tensors) for i in range(model.SignatureDefsLength())),
-        subgraphs=len(subgraphs),
-    )
+    codes = [_op_code(path, model.OperatorCodes(i)) for i in range(model.OperatorCodesLength())]
+    signatures = tuple(_signature(model.SignatureDefs(i), tensors) for i in range(model.SignatureDefsLength()))
+    keys: dict[int, str | None] = {}
+    for signature in signatures:
+        keys.setdefault(signature.subgraph, signature.key)
+    graphs = []
+    for number, key in (keys or {0: None}).items():
+        graph, own = subgraphs[number], tensors[number]
+        graphs.append(
+            Graph(
+                path=path,
+                size_bytes=data.size,
+                ops=tuple(_op(i, graph.Operators(i), codes, own) for i in range(graph.OperatorsLength())),
+                inputs=_pick(own, graph.InputsAsNumpy()),
+                outputs=_pick(own, graph.OutputsAsNumpy()),
+                signatures=signatures,
+                subgraphs=len(subgraphs),
+                key=key,
+                subgraph=number,
+            )
+        )
+    return tuple(graphs)
 
 
 def _tensor(path: Path, size: int, model: Any, subgraph: Any, index: int, external: Mapping[int, int]) -> Tensor:
@@ -168,6 +197,9 @@ def _tensor(path: Path, size: int, model: Any, subgraph: Any, index: int, extern
     offset, length = _location(model, tensor.Buffer(), size)
     if tensor.ExternalBuffer():
         offset, length = None, external[tensor.ExternalBuffer()]
+    if tensor.Type() not in _DTYPES:
+        raise InputError(f"{path} {not_known(f'a tensor of type {tensor.Type()}')}")
+    scale, zero_point = _quantization(tensor.Quantization())
     return Tensor(
         index=index,
         name=_text(tensor.Name()),
@@ -179,7 +211,16 @@ def _tensor(path: Path, size: int, model: Any, subgraph: Any, index: int, extern
         buffer=tensor.Buffer(),
         path=path,
         offset=offset,
+        scale=scale,
+        zero_point=zero_point,
     )
+
+
+def _quantization(parameters: Any) -> tuple[float | None, int]:
+    """Scale and zero point of a tensor that has one of them; None and 0 of one with none, or one for each channel."""
+    if parameters is None or parameters.ScaleLength() != 1 or not parameters.Scale(0):
+        return None, 0
+    return float(parameters.Scale(0)), int(parameters.ZeroPoint(0)) if parameters.ZeroPointLength() else 0
 
 
 def _location(model: Any, index: int, size: int) -> tuple[int | None, int]:
@@ -198,21 +239,25 @@ def _location(model: Any, index: int, size: int) -> tuple[int | None, int]:
     return offset, length
 
 
-def _op_code(code: Any) -> tuple[Literal["builtin", "custom", "composite"], str]:
+def _op_code(path: Path, code: Any) -> tuple[Kind, str, int]:
+    """Kind, name and version of an operation."""
     # Codes above 127 do not fit the old one-byte field, which then holds 127; the larger of the two is the operation.
-    builtin = _BUILTINS[max(code.DeprecatedBuiltinCode(), code.BuiltinCode())]
+    number = max(code.DeprecatedBuiltinCode(), code.BuiltinCode())
+    if number not in _BUILTINS:
+        raise InputError(f"{path} {not_known(f'an operation of code {number}')}")
+    builtin = _BUILTINS[number]
     if builtin == "CUSTOM":
-        return "custom", _text(code.CustomCode())
-    return ("composite" if builtin == "STABLEHLO_COMPOSITE" else "builtin"), builtin
+        return "custom", _text(code.CustomCode()), code.Version()
+    return ("composite" if builtin == "STABLEHLO_COMPOSITE" else "builtin"), builtin, code.Version()
 
 
 def _op(
     index: int,
     operator: Any,
-    codes: list[tuple[Literal["builtin", "custom", "composite"], str]],
+    codes: list[tuple[Kind, str, int]],
     tensors: tuple[Tensor, ...],
 ) -> Op:
-    kind, name = codes[operator.OpcodeIndex()]
+    kind, name, version = codes[operator.OpcodeIndex()]
     options = _options(operator)
     return Op(
         index=index,
@@ -221,6 +266,7 @@ def _op(
         inputs=tuple(None if i == -1 else _at(tensors, i) for i in _ints(operator.InputsAsNumpy())),
         outputs=_pick(tensors, operator.OutputsAsNumpy()),
         options=options,
+        version=version,
     )
 
 
@@ -274,20 +320,20 @@ def _plain(value: Any) -> Any:
     )
 
 
-def op_counts(graph: Graph) -> Counter[str]:
-    """How often each operation occurs in the main subgraph, by name."""
-    return Counter(op.name for op in graph.ops)
+def op_counts(*graphs: Graph) -> Counter[str]:
+    """How often each operation occurs, by name."""
+    return Counter(op.name for graph in graphs for op in graph.ops)
 
 
-def max_rank(graph: Graph) -> int:
+def max_rank(*graphs: Graph) -> int:
     """The largest number of axes of any tensor that an operation reads or writes."""
-    return max((len(tensor.shape) for tensor in _touched(graph)), default=0)
+    return max((len(tensor.shape) for tensor in _touched(*graphs)), default=0)
 
 
-def constant_bytes(graph: Graph) -> dict[str, int]:
+def constant_bytes(*graphs: Graph) -> dict[str, int]:
     """Bytes of the constants that the operations read, by dtype; a buffer that several tensors share counts once."""
     buffers = {
-        t.buffer if t.offset is not None else t.name: t for t in _touched(graph) if t.constant
+        t.buffer if t.offset is not None else t.name: t for t in _touched(*graphs) if t.constant
     }  # external ones have no buffer
     total: Counter[str] = Counter()
     for tensor in buffers.values():
@@ -295,19 +341,31 @@ def constant_bytes(graph: Graph) -> dict[str, int]:
     return dict(total)
 
 
-def weights_precision(graph: Graph) -> str:
+def weights_precision(*graphs: Graph) -> str:
     """fp32, fp16 or int8: what most bytes of the constants are stored in."""
-    stored = constant_bytes(graph)
+    stored = constant_bytes(*graphs)
     return max(PRECISIONS, key=lambda name: stored.get(PRECISIONS[name].dtype, 0))
 
 
-def macs(graph: Graph) -> int:
-    """Multiply-accumulates of one run: those of FULLY_CONNECTED, BATCH_MATMUL, CONV_2D and DEPTHWISE_CONV_2D."""
-    return sum(_op_macs(op) for op in graph.ops)
+def computes_in_integers(graph: Graph) -> bool:
+    """Whether activations are quantized (static quantization), and not the weights alone."""
+    return any(
+        tensors[0].scale is not None and tensors[0].dtype in ("int8", "uint8", "int16") and not tensors[0].constant
+        for op in graph.ops
+        if op.name not in ("QUANTIZE", "DEQUANTIZE") and (tensors := [t for t in op.inputs if t is not None])
+    )
 
 
-def _touched(graph: Graph) -> list[Tensor]:
-    return [tensor for op in graph.ops for tensor in (*op.inputs, *op.outputs) if tensor is not None]
+def macs(*graphs: Graph) -> int:
+    """Multiply-accumulates of one run of each: those of FULLY_CONNECTED, BATCH_MATMUL, CONV_2D and
+    DEPTHWISE_CONV_2D."""
+    return sum(_op_macs(op) for graph in graphs for op in graph.ops)
+
+
+def _touched(*graphs: Graph) -> list[Tensor]:
+    return [
+        tensor for graph in graphs for op in graph.ops for tensor in (*op.inputs, *op.outputs) if tensor is not None
+    ]
 
 
 def _op_macs(op: Op) -> int:

@@ -17,12 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pecore.rewrites.attention import Attention
 from pecore.rewrites.matmul import MatMul
-from pecore.rewrites.norm import ScaledLayerNorm, UnitNorm
+from pecore.rewrites.norm import LEAST_CARRIED, ScaledLayerNorm, UnitNorm, carried_factor
 from pecore.rewrites.output import FeatureMap, Output
 from pecore.rewrites.pool import MeanPool
+from pecore.rewrites.post_norm import PostNormBlock
 from pecore.rewrites.text import rewrite_text
-from pecore.rewrites.tower import GatedMlp, Scales, Tower, default_output, rewrite_parts
+from pecore.rewrites.tower import INNER_NORMS, GatedMlp, Scales, Tower, default_output, layer_scaled, rewrite_parts
 from pecore.validate.checks import Check
 
 FP16_MAX = 65504.0
@@ -35,7 +37,9 @@ amplitude)."""
 STREAM_SCALE = 1.0 / 32
 """The residual stream's scale. It carries amplitudes up to about 1000; louder norms get a gain below 1 of their own,
 which costs a MUL each. A smaller scale for the whole stream would cost none, but `attn.proj` and `mlp.fc2` carry it in
-their weights, most of which would be subnormal in fp16: lost on a GPU that flushes those (docs/numerics.md)."""
+their weights, most of which would be subnormal in fp16: lost on a GPU that flushes those (docs/numerics.md). For the
+same reason a tower with LayerScale, whose factors make these weights small already, gets the largest scale up to 1 that
+its norms can have (`stream_scale`)."""
 
 COMFORTABLE_SUM = 1024.0
 """What the scales of a single tensor (stem, pool, head) aim for: 64x of headroom above, room for small elements
@@ -48,6 +52,9 @@ subnormal."""
 
 UNSCALED = frozenset({"mean", "gate", "features"})
 """Kinds of which no scale can be chosen."""
+
+PRODUCTS = (MatMul, nn.Conv2d, nn.Linear)
+BRANCH_ENDS = ("attn.proj", "mlp.fc2")
 
 
 @dataclass(frozen=True)
@@ -129,6 +136,11 @@ def measure_by_parts(
     return [found[name] for name in order if name in found]
 
 
+def reads_stream(name: str) -> bool:
+    """Whether a module called so is a norm of the residual stream."""
+    return name in ("norm", "fc_norm") or name.endswith((".norm1", ".norm2"))
+
+
 def carried(name: str, scales: Scales) -> float:
     """The scale that the terms of a module's reduction carry in a tower rewritten with `scales`."""
     if name in ("stem.conv", "stem.norm_pre"):
@@ -137,17 +149,38 @@ def carried(name: str, scales: Scales) -> float:
         return scales.pool
     if name.startswith("head."):
         return scales.head
-    if name in ("norm", "fc_norm") or name.endswith((".norm1", ".norm2")):
+    if reads_stream(name):
         return scales.stream * scales.gains.get(name, 1.0)
+    if name.endswith(INNER_NORMS):
+        return scales.gains.get(name, 1.0)
+    if name.endswith(".mlp.value"):
+        return carried_factor(scales.gains.get(f"{name.removesuffix('value')}norm", 1.0))
+    if name.endswith(".attn.qkv"):  # the values alone; q and k as they are
+        return max(1.0, scales.gains.get(f"{name.removesuffix('qkv')}norm", 1.0))
     return scales.stream if name.endswith((".attn.proj", ".mlp.fc2")) else 1.0
 
 
 def rescaled(reductions: Sequence[Reduction], scales: Scales) -> list[Reduction]:
     """The same measurements, as a tower rewritten with `scales` forms them."""
-    return [r if r.kind in UNSCALED else replace(r, scale=carried(r.name, scales)) for r in reductions]
+
+    def scale(r: Reduction) -> float:
+        if r.kind == "mean":
+            return 1.0 if r.scale == 1.0 else scales.stream  # of standardised tokens, or of the stream itself
+        return r.scale if r.kind in UNSCALED else carried(r.name, scales)
+
+    return [replace(r, scale=scale(r)) for r in reductions]
 
 
-def choose_scales(reductions: Sequence[Reduction]) -> Scales:
+def stream_scale(reductions: Sequence[Reduction]) -> float:
+    """The largest scale of the residual stream, 1 at most and `STREAM_SCALE` at least, under which no norm asks for a
+    gain below 1 and no mean pooling of it runs out of headroom."""
+    limit = FP16_MAX / ENOUGH
+    sums = [r.unscaled for r in reductions if r.kind == "layernorm" and reads_stream(r.name)]
+    sums += [r.unscaled**2 / limit for r in reductions if r.kind == "mean" and r.scale != 1.0]
+    return min(1.0, max(STREAM_SCALE, _fitting(max(sums, default=0.0), limit)))
+
+
+def choose_scales(reductions: Sequence[Reduction], stream: float = STREAM_SCALE) -> Scales:
     """Scales under which each sum of squares that was measured keeps its headroom and no quiet norm's squares
     vanish."""
     norms = {r.name: r for r in reductions if r.kind == "layernorm"}
@@ -155,7 +188,13 @@ def choose_scales(reductions: Sequence[Reduction]) -> Scales:
     for r in norms.values():
         if r.name.startswith(("stem.", "pool.")):
             continue
-        sum_of_squares, quietest = r.unscaled * STREAM_SCALE**2, r.smallest * STREAM_SCALE**2
+        if r.name.endswith(INNER_NORMS):  # weights carry it down to `LEAST_CARRIED`: for nothing, so go for comfort
+            factor = _fitting(r.unscaled, COMFORTABLE_SUM)
+            if factor < LEAST_CARRIED:
+                factor = min(LEAST_CARRIED, _fitting(r.unscaled, FP16_MAX / ENOUGH))
+            gains[r.name] = factor
+            continue
+        sum_of_squares, quietest = r.unscaled * stream**2, r.smallest * stream**2
         if sum_of_squares > FP16_MAX / ENOUGH:
             gains[r.name] = _fitting(sum_of_squares, FP16_MAX / ENOUGH)
         elif quietest < QUIET and _fitting(sum_of_squares, COMFORTABLE_SUM) > 1:
@@ -163,8 +202,8 @@ def choose_scales(reductions: Sequence[Reduction]) -> Scales:
     head = next((r for r in reductions if r.kind == "l2"), None)
     stem, pool = (norms.get(name) for name in ("stem.norm_pre", "pool.norm"))
     return Scales(
-        stem=1.0 if stem is None else _fitting(stem.unscaled, COMFORTABLE_SUM),
-        stream=STREAM_SCALE,
+        stem=stream if stem is None else _fitting(stem.unscaled, COMFORTABLE_SUM),
+        stream=stream,
         gains=gains,
         pool=1.0 if pool is None else _fitting(pool.unscaled, COMFORTABLE_SUM),
         head=1.0 if head is None else _fitting(head.unscaled, COMFORTABLE_SUM),
@@ -174,9 +213,10 @@ def choose_scales(reductions: Sequence[Reduction]) -> Scales:
 def fit_scales(model: Any, images: Sequence[Tensor], output: Output | None = None) -> tuple[Scales, list[Reduction]]:
     """The scales that timm's tower `model` asks for on `images` when it is to give `output`, and its reductions under
     them."""
-    first = Scales()
+    # Without norm_pre, what the patch embedding makes is the residual stream.
+    first = Scales(stem=STREAM_SCALE) if isinstance(model.norm_pre, nn.Identity) else Scales()
     reductions = measure_by_parts(model, first, images, output)
-    scales = choose_scales(reductions)
+    scales = choose_scales(reductions, stream_scale(reductions) if layer_scaled(model) else STREAM_SCALE)
     return scales, rescaled(reductions, scales)
 
 
@@ -223,6 +263,7 @@ def _watching(part: nn.Module, prefix: str, scales: Scales, found: dict[str, Red
 
     def on_product(name: str, module: nn.Module, args: Any, output: Tensor) -> None:
         kind = "matmul" if isinstance(module, MatMul) else "linear"
+        output = output[..., values[name] :] if name in values else output
         record(name, kind, output.abs().max(), math.nan, output.abs().max())
 
     def on_features(name: str, module: nn.Module, args: Any, output: Tensor) -> None:
@@ -236,9 +277,19 @@ def _watching(part: nn.Module, prefix: str, scales: Scales, found: dict[str, Red
     def on_gated(name: str, module: nn.Module, args: tuple[Tensor]) -> None:
         record(name, "gate", args[0].abs().max(), math.nan, args[0].abs().max(), 1.0)
 
-    gated = {f"{name}.fc2": f"{name}.act" for name, m in part.named_modules(prefix=prefix) if isinstance(m, GatedMlp)}
+    modules = dict(part.named_modules(prefix=prefix))
+    # What a norm inside a branch reads, and it alone, is not recorded: no element is larger than the norm's own sum.
+    # Of a projection whose q and k go to norms, that leaves the values.
+    gated = {f"{name}.fc2": f"{name}.act" for name, m in modules.items() if isinstance(m, GatedMlp) and m.norm is None}
+    into_norms = {f"{n}.{out}" for n, m in modules.items() if isinstance(m, PostNormBlock) for out in BRANCH_ENDS}
+    into_norms |= {f"{n}.context" for n, m in modules.items() if isinstance(m, Attention) and m.norm is not None}
+    values = {
+        f"{name}.qkv": (m.heads + m.kv_heads) * m.head_dim
+        for name, m in modules.items()
+        if isinstance(m, Attention) and m.qk_norm is not None
+    }
     handles = []
-    for name, module in part.named_modules(prefix=prefix):
+    for name, module in modules.items():
         if name in gated:
             handles.append(module.register_forward_pre_hook(partial(on_gated, gated[name])))
         if isinstance(module, FeatureMap):
@@ -249,7 +300,7 @@ def _watching(part: nn.Module, prefix: str, scales: Scales, found: dict[str, Red
             handles.append(module.register_forward_pre_hook(partial(on_norm, name)))
         elif isinstance(module, UnitNorm):
             handles.append(module.register_forward_pre_hook(partial(on_unit_norm, name)))
-        elif isinstance(module, MatMul | nn.Conv2d | nn.Linear) and not name.endswith("rope.swap"):
+        elif isinstance(module, PRODUCTS) and not name.endswith("rope.swap") and name not in into_norms:
             handles.append(module.register_forward_hook(partial(on_product, name)))
     try:
         yield

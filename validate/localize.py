@@ -302,7 +302,7 @@ def steps(graph: Graph) -> list[Step]:
 
     Parts are contiguous: an op whose name belongs to a part that is over goes with the part it stands in.
     """
-    constants = {op.outputs[0].index for op in graph.ops if all(t is None or t.constant for t in op.inputs)}
+    constants = {o.index for op in graph.ops if all(t is None or t.constant for t in op.inputs) for o in op.outputs[:1]}
     ops = [op for op in graph.ops if op.outputs and op.outputs[0].index not in constants and _exposable(op.outputs[0])]
     paths = _paths([op.outputs[0].name for op in ops])
     parts: list[tuple[str, int]] = []  # label and length of the path that leads to the part

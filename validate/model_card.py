@@ -9,6 +9,7 @@ LICENCE = {
     False: "Meta's Perception Encoder page gives the PE checkpoints under Apache-2.0; check it for yours.",
     True: "Synthetic weights are generated and carry no licence of their own.",
 }
+OTHER_LICENCE = "These weights are under their authors' licence, some of them non-commercial: see where they are from."
 
 
 def model_card(manifest: Manifest, report: Mapping[str, Any]) -> str:
@@ -25,7 +26,8 @@ def model_card(manifest: Manifest, report: Mapping[str, Any]) -> str:
             "",
         ]
     lines += [
-        f"Perception Encoder {variant.size} vision tower ({variant.timm_name}), converted for LiteRT by",
+        f"{f'Perception Encoder {variant.size} vision tower (' if variant.is_pe else 'Vision tower (timm: '}"
+        f"{variant.timm_name}), converted for LiteRT by",
         f"pecore-litert {made_by}. Weights: {weights.source}{f', sha256 `{checksum}`' if checksum else ''}.",
         "",
         "## Files",
@@ -52,7 +54,7 @@ def model_card(manifest: Manifest, report: Mapping[str, Any]) -> str:
         *(line for entry in report.get("devices", []) for line in _device(entry)),
         "## Licence",
         "",
-        LICENCE[weights.synthetic],
+        LICENCE[weights.synthetic] if variant.is_pe or weights.synthetic else OTHER_LICENCE,
         "",
     ]
     return "\n".join(lines)

@@ -13,6 +13,7 @@ class Parity:
     cosine, correlation (Pearson): lowest; both are blind to scale. norm_error: largest | ||actual|| / ||reference|| - 1
     |. max_abs_diff: largest |actual - reference| of any element. relative_diff: the same over the reference's largest
     |element|, for outputs that are no unit vectors. NaN or inf anywhere in the actual output makes every figure NaN.
+    Where a figure is not defined it is NaN too: see `has_direction`.
     """
 
     cosine: float
@@ -38,9 +39,27 @@ def compare(reference: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> Pa
     return worst([_figures(r, a) for r, a in zip(reference, actual)])
 
 
+def has_direction(reference: np.ndarray, tolerance: float, smallest: float = 0.0) -> bool:
+    """Whether cosine, correlation and norm mean anything: more than one element, some above `smallest`, and elements
+    that differ by more than `tolerance` of the largest, which is all rounding can tell apart."""
+    r = reference.astype(np.float64).ravel()
+    largest = float(np.abs(r).max(initial=0.0))
+    return r.size > 1 and not largest <= smallest and not float(np.ptp(r)) <= tolerance * largest
+
+
+def joint_relative_diff(reference: Sequence[np.ndarray], actual: Sequence[np.ndarray], smallest: float = 0.0) -> float:
+    """The largest |actual - reference| of all pairs over the largest |element| of all references, or as it is where
+    none is above `smallest`. NaN where an element is not finite."""
+    r, a = (np.concatenate([x.astype(np.float64).ravel() for x in arrays]) for arrays in (reference, actual))
+    with np.errstate(invalid="ignore"):
+        largest = float(np.abs(a - r).max())
+    scale = float(np.abs(r).max())
+    return largest if scale <= smallest else largest / scale
+
+
 def worst(figures: Sequence[Parity]) -> Parity:
     """The worst of each figure; NaN if any is NaN."""
-    columns = np.array([list(vars(f).values()) for f in figures])
+    columns = np.array([list(vars(f).values()) for f in figures], np.float64)
     return Parity(*(float(v) for v in (*columns[:, :2].min(0), *columns[:, 2:].max(0))))
 
 
@@ -56,7 +75,7 @@ def _figures(reference: np.ndarray, actual: np.ndarray) -> Parity:
     return Parity(
         _cosine(r, a),
         _cosine(r - r.mean(), a - a.mean()),
-        abs(float(np.linalg.norm(a) / np.linalg.norm(r)) - 1),
+        abs(float(np.linalg.norm(a) / np.linalg.norm(r)) - 1) if r.any() else float("nan"),
         largest,
         largest / float(abs(r).max()) if r.any() else float("nan"),
     )

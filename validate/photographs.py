@@ -8,14 +8,16 @@ from pathlib import Path
 from PIL import Image
 
 from pecore.errors import InputError
-from pecore.image import image_suffixes, load_image
+from pecore.image import load_image
+from pecore.image_files import find_images
 
 # Colour photographs that are in the wheel itself, so that nothing is downloaded.
 BUNDLED = ("astronaut", "cat", "coffee", "rocket", "retina")
 
 
 def photographs(folder: Path | None = None) -> Iterator[tuple[str, Image.Image]]:
-    """(name, RGB image) pairs: every image file in `folder` in the order of their names, or scikit-image's.
+    """(name, RGB image) pairs: every image file in `folder` and the folders in it, in the order of their names, or
+    scikit-image's.
 
     Images are read as they are asked for. Raises InputError at once when `folder` is none or holds no image file, and
     on the way when one of them can't be read.
@@ -24,11 +26,8 @@ def photographs(folder: Path | None = None) -> Iterator[tuple[str, Image.Image]]
         return _bundled()
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: pass one that holds photographs")
-    suffixes = image_suffixes()
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
-    if not files:
-        raise InputError(f"there is no image file in {folder}: put photographs there (JPEG, PNG, ...)")
-    return ((path.name, load_image(path)) for path in files)
+    files = find_images([folder])
+    return ((str(path.relative_to(folder)), load_image(path)) for path in files)
 
 
 def _bundled() -> Iterator[tuple[str, Image.Image]]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,8 @@ class Rule:
 
 @dataclass(frozen=True)
 class Finding:
-    """A broken rule. `op_index` and `op_name` are None where it is about the whole file; `detail` is a sentence."""
+    """A broken rule. `op_index` and `op_name` are None where it is about the whole file; `detail` is a sentence.
+    `signature` names the graph of a file that has several."""
 
     rule: str
     verdict: str
@@ -60,6 +61,22 @@ class Finding:
     op_name: str | None
     detail: str
     source: str
+    signature: str | None = None
+
+
+def check_graphs(graphs: Sequence[Graph], runtime: str | None = None) -> list[Finding]:
+    """What `check` says about each of a file's graphs; what is about the file once."""
+    if len(graphs) == 1:
+        return check(graphs[0], runtime)
+    found: list[Finding] = []
+    for graph in graphs:
+        for finding in check(graph, runtime):
+            if finding.op_index is not None:
+                detail = f"in signature {graph.key}, {finding.detail}"
+                found.append(replace(finding, detail=detail, signature=graph.key))
+            elif finding not in found:
+                found.append(finding)
+    return found
 
 
 def check(graph: Graph, runtime: str | None = None) -> list[Finding]:
@@ -374,6 +391,26 @@ def _wide_sum(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
     return f"adds up {elements} elements over axes {axes.value().ravel().tolist()}" if wide else None
 
 
+def _version_above(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    loads, takes = (params[table].get(op.name) for table in ("interpreter", "delegate"))
+    if op.kind != "builtin" or loads is None:
+        return None
+    if op.version > loads:
+        return f"is version {op.version}, newer than this runtime, which takes up to {loads}"
+    return f"is version {op.version}, and ML Drift takes up to {takes}" if takes and op.version > takes else None
+
+
+def _pad_first_axis(view: _View, op: Op, params: Mapping[str, Any]) -> str | None:
+    source, paddings = _input(op, 0), _input(op, 1)
+    if source is None or len(source.shape) not in (3, 4):
+        return None
+    if len(source.shape) == 3 and source.shape[0] != 1:
+        return f"reads {_text(source)}, of rank 3 and with a first axis that is not 1"
+    if source.shape[0] != 1 or paddings is None or paddings.offset is None or not paddings.value().ravel()[:2].any():
+        return None
+    return f"pads the first axis of {_text(source)}"
+
+
 PREDICATES: Mapping[str, Callable[[_View, Op, Mapping[str, Any]], str | None]] = {
     "always": _always,
     "broadcast_add": _broadcast_add,
@@ -394,10 +431,12 @@ PREDICATES: Mapping[str, Callable[[_View, Op, Mapping[str, Any]], str | None]] =
     "option_set": _option_set,
     "output_also_read": _output_also_read,
     "output_rank": _output_rank,
+    "pad_first_axis": _pad_first_axis,
     "rank_above": _rank_above,
     "rank_mismatch": _rank_mismatch,
     "rank_mismatch_constant": _rank_mismatch_constant,
     "runtime_operand": _runtime_operand,
+    "version_above": _version_above,
     "wide_sum": _wide_sum,
 }
 
@@ -411,7 +450,10 @@ def _open_shape(graph: Graph) -> str | None:
 
 
 def _several_subgraphs(graph: Graph) -> str | None:
-    return f"{graph.path.name} holds {graph.subgraphs} subgraphs" if graph.subgraphs > 1 else None
+    named = {signature.subgraph for signature in graph.signatures} or {0}
+    if graph.subgraphs == len(named):
+        return None
+    return f"{graph.path.name} holds {graph.subgraphs} subgraphs, and its signatures name {len(named)} of them"
 
 
 GRAPH_PREDICATES: Mapping[str, Callable[[Graph], str | None]] = {

@@ -130,6 +130,8 @@ def _subject(what: str, checkpoint: Path | None, folder: Path, log: Callable[[st
         given, size = bundle.vision.input, bundle.variant.image_size
         if bundle.vision.output.name != "embedding":
             raise InputError(f"{what} gives {bundle.vision.output.name}: bench compares embeddings alone")
+        if not bundle.variant.is_pe:
+            raise InputError(f"{what} is {bundle.variant.size}: bench compares Perception Encoders alone")
         files = {f"LiteRT {precision}": path for precision, path in bundle.files().items()}
         image = preprocess(photo, size, layout=given.layout, value_range=given.range)  # type: ignore[arg-type]
         log("loading weights")

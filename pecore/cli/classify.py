@@ -19,6 +19,7 @@ from pecore.cli.inputs import (
     each_image,
     notes,
     open_encoder,
+    tell_left_out,
 )
 from pecore.cli.options import at_least_one, writes
 from pecore.console import progress, show, show_json, table
@@ -48,10 +49,12 @@ def classify(
     verbose: VerboseOption = False,
 ) -> None:
     """Say which of the bundle's labels an image shows (exit code 1 if one of several images was skipped)."""
-    from pecore.image import find_images
+    from pecore.image_files import survey_images
     from pecore.pictures import Line, Section, Tile, contact_sheet, save_picture
 
-    paths = find_images(images)
+    survey = survey_images(images)
+    paths = survey.images
+    tell_left_out(survey.left_out)
     encoder = open_encoder(EncoderChoice(bundle, backend, weights, compute, threads, labels), verbose)
     label_set = encoder.labels  # refused, if they have to be, before any image is read
     found: dict[Path, list[Prediction]] = {}
@@ -74,6 +77,7 @@ def classify(
                 "labels": len(label_set.labels),
                 "logit_scale": label_set.logit_scale,
                 "images": [{"path": str(p), "predictions": [asdict(b) for b in best]} for p, best in found.items()],
+                "left_out": survey.left_out,
                 "skipped": [{"path": str(path), "reason": reason} for path, reason in skipped],
             }
         )

@@ -29,14 +29,22 @@ def convert(
     ] = None,
     timm_model: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Or timm's name, for a --checkpoint with a head of its own (fine-tuned)."),
+        typer.Option(
+            metavar="NAME",
+            help="Or timm's name, any of its Eva class (`pecore list --all`), with the weights' tag; a --checkpoint "
+            "may have a head of its own (fine-tuned).",
+        ),
     ] = None,
     weights: Annotated[
         str, typer.Option(help="hub, or synthetic: seeded, needs no network, classifies nothing.")
     ] = "hub",
     checkpoint: Annotated[
-        Path | None, typer.Option(help="A local file instead: timm or open_clip .safetensors, or Meta's .pt.")
+        Path | None,
+        typer.Option(help="A local file, or folder of shards, instead: timm's or open_clip's keys, or Meta's."),
     ] = None,
+    ema: Annotated[
+        bool, typer.Option("--ema/--no-ema", help="Averaged weights where the checkpoint has both, as timm does.")
+    ] = True,
     tower: Annotated[str, typer.Option(help="vision, or text: token ids to text embedding.")] = "vision",
     precision: Annotated[
         str | None,
@@ -51,6 +59,10 @@ def convert(
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(metavar="PIXELS", help="Other than the trained one: positions are interpolated.")
+    ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(help="With --timm-model: embedding from the class token (token) or the patches' mean (avg)."),
     ] = None,
     batch: Annotated[int, typer.Option(help="Images that the graph takes at once.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder that the bundle's folder goes into.")] = Path("out"),
@@ -88,11 +100,16 @@ def convert(
             "--output": output,
             "--layer": layer is not None,
             "--image-size": image_size is not None,
+            "--pool": pool,
             "--batch": batch != 1,
         }
         if text and (given := [name for name, value in about_vision.items() if value]):
             raise InputError(f"{' and '.join(given)}: about a vision tower, leave it out")
-        variant = choose_variant(size, variant_name, timm_model, checkpoint, image_size)
+        if pool and not timm_model:
+            raise InputError(f"--pool {pool}: for a --timm-model, leave it out")
+        variant = choose_variant(size, variant_name, timm_model, checkpoint, image_size, pool)
+        if timm_model and checkpoint and not output and layer is None and not text:
+            require_known_head(variant, checkpoint)
         common: Any = {
             "precisions": tuple(p.strip() for p in (precision or ("int8" if text else "fp16")).split(",")),
             "gpu": "require" if require_gpu else "auto" if gpu else "skip",
@@ -103,7 +120,7 @@ def convert(
         if text:
             from pecore.convert.text_tower import load_text
 
-            loaded_text = load_text(variant, source, seed=seed)
+            loaded_text = load_text(variant, source, seed=seed, ema=ema, log=log)
             target, gates = out / variant.artefact, pipeline.GateOptions(**common)
             result = pipeline.convert_text(variant, loaded_text, target, gates, log)
         else:
@@ -117,7 +134,7 @@ def convert(
                 **common,
             )
             target = out / pipeline.bundle_name(variant, options)
-            loaded = checkpoints.load(variant, source, seed=seed, amplitude=synthetic_amplitude)
+            loaded = checkpoints.load(variant, source, seed=seed, amplitude=synthetic_amplitude, ema=ema, log=log)
             result = pipeline.convert(variant, loaded, target, options, log)
     if as_json:
         show_json(result.report)
@@ -129,12 +146,18 @@ def convert(
 
 
 def choose_variant(
-    size: str | None, name: str | None, timm_model: str | None, checkpoint: Path | None, image_size: int | None
+    size: str | None,
+    name: str | None,
+    timm_model: str | None,
+    checkpoint: Path | None,
+    image_size: int | None,
+    pool: str | None = None,
 ) -> "Variant":
     """The variant that one of `--size`, `--variant` and `--timm-model` names, for images of `image_size`; with
     `--timm-model`, with the head that the checkpoint has."""
     from pecore.convert.checkpoint import head_size
-    from pecore.variants import find, find_timm, resized
+    from pecore.convert.timm_tower import timm_variant
+    from pecore.variants import find, resized
 
     given = [value for value in (size, name, timm_model) if value is not None]
     if len(given) != 1:
@@ -144,12 +167,26 @@ def choose_variant(
     if timm_model is None:
         variant = find(given[0])
     else:
-        variant = find_timm(timm_model)
+        variant, image_size = timm_variant(timm_model, image_size, pool), None
         if checkpoint:
             variant = replace(variant, embedding_dim=head_size(checkpoint))
     if size is not None and variant.family != "core":
         raise InputError(f"--size is for core towers: give --variant {variant.name}")
     return variant if image_size is None else resized(variant, image_size)
+
+
+def require_known_head(variant: "Variant", checkpoint: Path) -> None:
+    """Refuse to guess what a head of a checkpoint's own is: as wide as the embedding, it may be that or a classifier.
+
+    Raises:
+        InputError: with both ways to say it.
+    """
+    if variant.output == "embedding":
+        outputs = variant.embedding_dim
+        raise InputError(
+            f"the head in {checkpoint} has {outputs} outputs, as many as {variant.size}'s embedding: say which it is, "
+            f"--output embedding, or --output logits for a classifier of {outputs} classes"
+        )
 
 
 def files_table(files: "Mapping[str, FileEntry]") -> Table:

@@ -17,6 +17,7 @@ from pecore.cli.inputs import (
     VerboseOption,
     WeightsOption,
     open_encoder,
+    tell_left_out,
 )
 from pecore.cli.options import at_least_one
 from pecore.console import counting, progress, show, show_json
@@ -104,7 +105,9 @@ def _update(
     from pecore.embed import about_rows, list_images, update_index
     from pecore.index_writer import IndexWriter
 
-    images = list_images(places)
+    listed = list_images(places)
+    images = listed.images
+    tell_left_out(listed.left_out)
     about = about_rows(encoder)
     writer = IndexWriter(location, about, encoder.dim)
     total = len(images) - int(writer.known(images).sum())
@@ -118,6 +121,7 @@ def _update(
         "added": updated.added,
         "pruned": updated.pruned,
         "skipped": [{"path": path, "reason": reason} for path, reason in updated.skipped],
+        "left_out": listed.left_out,
         "made_with": about,
     }
 

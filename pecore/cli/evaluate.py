@@ -14,6 +14,7 @@ from pecore.cli.inputs import (
     VerboseOption,
     find_bundle,
     keep_quiet_at_exit,
+    tell_left_out,
 )
 from pecore.cli.options import writes
 from pecore.console import counting, progress, show, show_json, table
@@ -48,8 +49,9 @@ def evaluate(
     """Zero-shot top-1 and top-5 of a bundle's files beside PyTorch's (exit code 1 if an image was skipped)."""
     with progress(verbose) as log:
         log("loading the towers")
+        from pecore.dataset import read_dataset
         from pecore.encoder import PerceptionEncoder
-        from pecore.evaluate import Candidate, read_dataset
+        from pecore.evaluate import Candidate
         from pecore.evaluate import evaluate as run
 
         found = find_bundle(bundle)
@@ -60,12 +62,15 @@ def evaluate(
             for b in backends.split(",")
         ]
         label_set = encoders[0].labels
-        samples = read_dataset(dataset, label_set.labels)
+        data = read_dataset(dataset, label_set.labels)
+        samples = list(data.samples)
         if 0 < limit < len(samples):
             samples = [samples[i * len(samples) // limit] for i in range(limit)]
         towers = [_pytorch(found, checkpoint)] if pytorch else []
         layout, value_range = found.vision.input.layout, found.vision.input.range
         towers += [Candidate(e.file.name, e.backend, e.embed_pixels, layout, value_range) for e in encoders]  # type: ignore[arg-type]
+    tell_left_out(data.left_out)
+    typer.echo(f"note: {data.paired}", err=True)
     for encoder in encoders:
         keep_quiet_at_exit(encoder, verbose)
     with counting("evaluating", len(samples)) as advance:
@@ -78,6 +83,8 @@ def evaluate(
         "images": len(result.samples),
         "classes": len({s.target for s in result.samples}),
         "labels": len(label_set.labels),
+        "paired": data.paired,
+        "left_out": data.left_out,
         "reference": rows[0]["tower"],
         "towers": rows,
         "preprocess_milliseconds": 1000 * sorted(result.preprocess_seconds)[len(result.samples) // 2],

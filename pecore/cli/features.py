@@ -17,6 +17,7 @@ from pecore.cli.inputs import (
     each_image,
     notes,
     open_encoder,
+    tell_left_out,
 )
 from pecore.cli.options import writes
 from pecore.console import show, show_json
@@ -54,12 +55,15 @@ def features(
 
     from pecore.feature_maps import sheet
     from pecore.files import replacing
-    from pecore.image import find_images, load_image
+    from pecore.image import load_image
+    from pecore.image_files import survey_images
     from pecore.pictures import save_picture
 
     if not (save or out):
         raise InputError("nothing to do with the features: add --save pca.png, or --out features.npz")
-    named = find_images(images)
+    survey = survey_images(images)
+    named = survey.images
+    tell_left_out(survey.left_out)
     encoder = open_encoder(EncoderChoice(bundle, backend, weights, compute, threads), verbose)
     maps, paths = [encoder.features([])], list[Path]()
 
@@ -80,6 +84,7 @@ def features(
         save_picture(picture, save)
     facts = {
         "images": [str(path) for path in paths],
+        "left_out": survey.left_out,
         "skipped": [{"path": str(path), "reason": reason} for path, reason in skipped],
         "shape": list(stacked.shape),
     }

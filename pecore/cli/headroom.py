@@ -23,11 +23,22 @@ EXAMPLE = "pecore headroom --size B16 --weights synthetic --save headroom.png"
 
 def headroom(
     size: Annotated[str | None, typer.Option(help="T16, S16, B16, L14 or G14.")] = None,
+    variant_name: Annotated[
+        str | None, typer.Option("--variant", metavar="NAME", help="Or any of the family: core-b16, spatial-b16.")
+    ] = None,
     timm_model: Annotated[
         str | None, typer.Option(help="A timm model's name instead, with its weights from the hub or --checkpoint.")
     ] = None,
     weights: Annotated[str, typer.Option(help="hub, or synthetic: seeded, needs no network.")] = "hub",
-    checkpoint: Annotated[Path | None, typer.Option(help="A local file of weights instead.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A local file, or folder of shards, instead: whatever `pecore convert` takes.")
+    ] = None,
+    ema: Annotated[
+        bool, typer.Option("--ema/--no-ema", help="Averaged weights where the checkpoint has both, as timm does.")
+    ] = True,
+    image_size: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="Other than the trained one: positions are interpolated.")
+    ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Folder of photographs to measure on, instead of the built-in ones.")
     ] = None,
@@ -41,29 +52,31 @@ def headroom(
 ) -> None:
     """Measure how far a tower's sums are from what fp16 holds, and the scales that follow (exit code 1 if they don't
     suffice)."""
-    if (size is None) == (timm_model is None):
-        raise InputError("give one of --size and --timm-model, as in pecore headroom --size B16")
+    if sum(name is not None for name in (size, variant_name, timm_model)) != 1:
+        raise InputError("give one of --size and --timm-model (or --variant), as in pecore headroom --size B16")
     with progress(verbose) as log:
         log("loading weights")
         import torch
 
-        from pecore.convert.load import WeightsSource, load_tower
+        from pecore.cli.convert import choose_variant
+        from pecore.convert.checkpoint import load
+        from pecore.convert.towers import build_tower
         from pecore.image import preprocess
         from pecore.rewrites.tower import rewrite
         from pecore.validate import headroom as reductions_of
         from pecore.validate.photographs import photographs
         from pecore.validate.plots import plot_headroom
         from pecore.validate.subnormal import subnormal_weights
-        from pecore.variants import find
 
-        if size is not None:
-            find(size)  # a size alone: bundles keep their report
-            loaded = load_tower(size, WeightsSource(weights_source(weights, checkpoint), seed, synthetic_amplitude))
-            model: Any = loaded.model
-            note = "SYNTHETIC weights: " * loaded.weights.synthetic
-            title = f"{loaded.variant.artefact}, {note}{loaded.weights.source}"
+        if timm_model is None or is_pe(timm_model):
+            variant = choose_variant(size, variant_name, timm_model, checkpoint, image_size)
+            source = weights_source(weights, checkpoint)
+            loaded = load(variant, source, seed=seed, amplitude=synthetic_amplitude, ema=ema, log=log)
+            model: Any = build_tower(variant, loaded.state_dict)
+            taken = f" ({loaded.taken})" if loaded.taken else ""
+            title = f"{variant.artefact}, {'SYNTHETIC weights: ' * loaded.synthetic}{loaded.source}{taken}"
         else:
-            model = timm_tower(str(timm_model), checkpoint)
+            model = timm_tower(timm_model, checkpoint, image_size, ema)
             title = f"{timm_model}, {checkpoint or 'weights from the hub'}"
         side = model.patch_embed.img_size[0]
         mean, std = (torch.tensor(model.pretrained_cfg[k]).reshape(3, 1, 1) for k in ("mean", "std"))
@@ -102,16 +115,28 @@ def headroom(
     raise typer.Exit(0 if enough else 1)
 
 
-def timm_tower(name: str, checkpoint: Path | None) -> Any:
-    """A timm model by name, refused before its weights are fetched where no rewrite covers it."""
-    import timm
-
-    from pecore.convert.checkpoint import read_tensors
-    from pecore.rewrites.tower import UnsupportedTowerError, check_block, check_tower
+def is_pe(timm_model: str) -> bool:
+    """timm's name of a Perception Encoder, which `pecore convert` knows."""
+    from pecore.variants import find_timm
 
     try:
-        model: Any = timm.create_model(name, pretrained=False)
-    except (RuntimeError, ValueError) as error:
+        find_timm(timm_model)
+    except InputError:
+        return False
+    return True
+
+
+def timm_tower(name: str, checkpoint: Path | None, image_size: int | None, ema: bool = True) -> Any:
+    """Another timm model by name, refused before its weights are fetched where no rewrite covers it."""
+    import timm
+
+    from pecore.convert.state_dict import read_tower
+    from pecore.rewrites.tower import UnsupportedTowerError, check_block, check_tower
+
+    sized: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
+    try:
+        model: Any = timm.create_model(name, pretrained=False, **sized)
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"timm has no model {name!r} ({error}): see timm.list_models('vit_pe_core*')") from error
     try:
         check_tower(model)
@@ -121,13 +146,13 @@ def timm_tower(name: str, checkpoint: Path | None) -> Any:
         raise InputError(f"{name} can't be measured ({error}): give a PE-Core tower, such as --size B16") from error
     if checkpoint:
         try:
-            model.load_state_dict(read_tensors(checkpoint))
+            model.load_state_dict(read_tower(checkpoint, ema).tensors)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{checkpoint} does not fit {name} ({reason}): give its timm checkpoint") from error
     else:
         try:
-            model = timm.create_model(name, pretrained=True)
+            model = timm.create_model(name, pretrained=True, **sized)
         except Exception as error:  # the hub's errors and its HTTP client's share no base
             raise InputError(
                 f"the weights of {name} could not be fetched ({type(error).__name__}): give --checkpoint FILE"

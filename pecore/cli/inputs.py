@@ -2,7 +2,7 @@
 
 import atexit
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -103,7 +103,7 @@ def modality_of(argument: str, forced: str | None, option: str) -> str:
     Raises:
         InputError: another kind, or what looks like an image's name but is not there.
     """
-    from pecore.image import image_suffixes
+    from pecore.image_formats import image_suffixes
 
     if forced not in (None, "image", "text"):
         raise InputError(f"{option} is image or text, not {forced!r}")
@@ -117,6 +117,14 @@ def modality_of(argument: str, forced: str | None, option: str) -> str:
     if Path(argument).suffix.lower() in image_suffixes() and " " not in argument:
         raise InputError(f"there is no image file {argument}; for the words themselves add {option} text")
     return "text"
+
+
+def tell_left_out(left_out: Mapping[str, int]) -> None:
+    """Say on stderr which images of a folder are left out, and what to do about it."""
+    from pecore.image_files import left_out_note
+
+    if note := left_out_note(left_out):
+        typer.echo(note, err=True)
 
 
 def each_image(

@@ -1,12 +1,15 @@
 """pecore inspect"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from pecore.console import show, show_json, table
+
+if TYPE_CHECKING:
+    from pecore.validate.graph import Graph, Tensor
 
 EXAMPLE = "pecore inspect out/pe_core_base_224/pe_core_base_224_fp16.tflite"
 
@@ -18,23 +21,24 @@ def inspect(
 ) -> None:
     """Show a .tflite's ops, ranks and sizes, and what ML Drift refuses or gets wrong in it (exit code 1 if
     anything)."""
-    from pecore.validate.graph import constant_bytes, macs, max_rank, op_counts, read_graph
-    from pecore.validate.rules import BLOCKING, check, runtimes
+    from pecore.validate.graph import constant_bytes, macs, max_rank, op_counts, read_graphs
+    from pecore.validate.rules import BLOCKING, check_graphs, runtimes
 
     runtime = runtime or runtimes()[-1]
-    graph = read_graph(file)
-    findings = check(graph, runtime)
-    counts = op_counts(graph)
+    graphs = read_graphs(file)
+    findings = check_graphs(graphs, runtime)
+    counts = op_counts(*graphs)
     facts = {
         "file": str(file),
-        "bytes": graph.size_bytes,
+        "bytes": graphs[0].size_bytes,
         "ops": sum(counts.values()),
         "ops_by_name": dict(counts.most_common()),
-        "max_rank": max_rank(graph),
-        "macs": macs(graph),
-        "constant_bytes": constant_bytes(graph),
-        "inputs": [f"{t.name} {t.dtype} {list(t.shape_signature)}" for t in graph.inputs],
-        "outputs": [f"{t.name} {t.dtype} {list(t.shape_signature)}" for t in graph.outputs],
+        "max_rank": max_rank(*graphs),
+        "macs": macs(*graphs),
+        "constant_bytes": constant_bytes(*graphs),
+        "signatures": {signature.key: signature.subgraph for signature in graphs[0].signatures},
+        "inputs": [_tensor(t, graph, len(graphs)) for graph in graphs for t in graph.inputs],
+        "outputs": [_tensor(t, graph, len(graphs)) for graph in graphs for t in graph.outputs],
         "runtime": runtime,
         "findings": [vars(f) for f in findings],
     }
@@ -51,6 +55,11 @@ def inspect(
         else:
             show(f"Nothing that the rules for LiteRT {runtime} refuse or distrust.")
     raise typer.Exit(1 if any(f.verdict in BLOCKING for f in findings) else 0)
+
+
+def _tensor(tensor: "Tensor", graph: "Graph", graphs: int) -> str:
+    of = f"{graph.key}: " if graphs > 1 else ""
+    return f"{of}{tensor.name} {tensor.dtype} {list(tensor.shape_signature)}"
 
 
 def _findings_table(findings: list, runtime: str) -> Table:

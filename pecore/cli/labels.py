@@ -1,6 +1,5 @@
 """pecore labels"""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +23,9 @@ def labels(
     checkpoint: Annotated[
         Path | None, typer.Option(help="A local file with both towers instead: open_clip's .safetensors or Meta's .pt.")
     ] = None,
+    ema: Annotated[
+        bool, typer.Option("--ema/--no-ema", help="Averaged weights where the checkpoint has both, as timm does.")
+    ] = True,
     out: Annotated[
         Path | None, typer.Option(help="The bundle's folder, or one for the labels alone; out/NAME OF THE BUNDLE.")
     ] = None,
@@ -34,7 +36,9 @@ def labels(
     """Embed labels with the text tower and put them into a bundle."""
     with progress(verbose) as log:
         log("starting")
-        from pecore.convert.label_embeddings import read_label_names, read_templates, write_labels
+        from pecore.bundle import read_manifest
+        from pecore.convert.label_embeddings import write_labels
+        from pecore.convert.label_files import read_label_names, read_templates
         from pecore.convert.text_tower import load_text
         from pecore.variants import find
 
@@ -42,10 +46,10 @@ def labels(
         folder = out or Path("out") / variant.artefact
         names, prompts = read_label_names(labels), read_templates(templates)
         log("loading weights")
-        loaded = load_text(variant, weights_source(weights, checkpoint), seed=seed)
+        loaded = load_text(variant, weights_source(weights, checkpoint), seed=seed, ema=ema, log=log)
         made = write_labels(folder, variant, loaded, names, prompts, log, names=(labels, templates))
     if as_json:
-        show_json(asdict(made))
+        show_json(read_manifest(folder).as_json()["labels"])
         return
     written = made.files["text_embeddings.bin"].bytes
     rows = [

@@ -24,11 +24,25 @@ LEGEND = (
 )
 
 
-def list_variants(as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False) -> None:
+ALL_LEGEND = (
+    "two blocks: exact to timm in float64, graph, CPU, ML Drift in fp16 and fp32; of embedding and features the lower",
+    "correlation. Random weights; docs/family.md has more. `pecore convert --timm-model NAME` converts one.",
+)
+
+
+def list_variants(
+    every: Annotated[
+        bool, typer.Option("--all", help="Every tower of timm's Eva class: DINOv3, EUPE, EVA-02, rope_mixed, ...")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
+) -> None:
     """The variants that convert, and which gates have been run on them (docs/family.md)."""
     from pecore.variants import VARIANTS
 
     measured = json.loads(files("pecore").joinpath("family.json").read_text(encoding="utf-8"))
+    if every:
+        show_every(measured, as_json)
+        return
     facts = [about(v, measured["rows"].get(v.name), measured.get("whole", {}).get(v.name)) for v in VARIANTS]
     if as_json:
         show_json({"variants": facts})
@@ -47,6 +61,29 @@ def list_variants(as_json: Annotated[bool, typer.Option("--json", help="Print th
     ]
     columns = ("variant", ">parameters", "pixels", "gives", ">fp16, MB", ">int8, MB", "first blocks", "whole")
     show(table("Perception Encoder vision towers", columns, rows), *LEGEND)
+
+
+def show_every(measured: Any, as_json: bool) -> None:
+    """The towers of timm's Eva class, by timm's names."""
+    found, whole_towers = measured.get("eva", {}), measured.get("eva whole", {})
+    if as_json:
+        show_json(
+            {"towers": [{"timm": n, "two_blocks": row, "whole": whole_towers.get(n)} for n, row in found.items()]}
+        )
+        return
+    rows = [
+        (name, str(row["width"]), str(row["ops"]), *correlations(row), *correlations(whole_towers.get(name))[:1])
+        for name, row in sorted(found.items())
+    ]
+    columns = ("tower", ">width", ">ops", "two blocks, fp16", "two blocks, fp32", "whole, fp16")
+    right = sum(row["passed"] for row in found.values())
+    show(table(f"timm's Eva class: {right} of {len(found)} pass every gate", columns, rows), *ALL_LEGEND)
+
+
+def correlations(row: Any) -> list[str]:
+    """Of a measured tower in fp16 and fp32 on ML Drift."""
+    runs = row["gpu"] if row else []
+    return [f"{run['correlation']:.6f}" if run.get("correlation") else "not run" for run in [*runs, {}, {}][:2]]
 
 
 def about(variant: "Variant", row: Any, converted: Any) -> dict[str, Any]:

@@ -137,14 +137,14 @@ def from_bundle(path: Path, checkpoint: Path | None, log: Callable[[str], None])
         return path, None, _about(origin)
     log("loading weights")
     from pecore.convert.load import bundle_tower
-    from pecore.rewrites import Output, Scales, rewrite
+    from pecore.rewrites import Output, PixelRange, Scales, rewrite
 
     tower = rewrite(
         bundle_tower(bundle, checkpoint),
         Scales(**vision.scales),
         output=Output(**vision.tower_output),
         input_layout=str(vision.input.layout),
-        input_range=str(vision.input.range),
+        input_range=PixelRange(str(vision.input.range), vision.preprocessing["mean"], vision.preprocessing["std"]),
         keep_norm_weights=PRECISIONS[str(vision.files[path.name].precision)].keep_norm_weights,
     )
     return path, tower, _about(origin)

@@ -12,8 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pecore.convert.checkpoint import CLIP_FILE, VISION_FILE, fetch, head_size, load, read_tensors
+from pecore.convert.checkpoint import CLIP_FILE, VISION_FILE, head_size, load
+from pecore.convert.hub import fetch
 from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.tensor_files import read
 from pecore.convert.towers import build_tower
 from pecore.errors import InputError
 from pecore.variants import find, resized
@@ -338,11 +340,12 @@ def test_no_file(tmp_path: Path) -> None:
         load(SMALL, tmp_path)
 
 
-def test_read_tensors_gives_what_is_stored(tmp_path: Path) -> None:
+def test_read_gives_what_is_stored(tmp_path: Path) -> None:
     stored = {"text.a": torch.ones(2, dtype=torch.float16), "logit_scale": torch.tensor(4.6)}
     save_file(stored, tmp_path / "f")
-    read = read_tensors(tmp_path / "f")
-    assert {k: (t.dtype, t.tolist()) for k, t in read.items()} == {
+    held, files = read(tmp_path / "f")
+    assert files == [tmp_path / "f"]
+    assert {k: (t.dtype, t.tolist()) for k, t in held.items()} == {
         k: (t.dtype, t.tolist()) for k, t in load_file(tmp_path / "f").items()
     }
 

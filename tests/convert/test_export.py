@@ -13,7 +13,7 @@ from pecore.convert.export import export_tflite
 from pecore.convert.quantize import quantize
 from pecore.convert.synthetic import synthetic_state_dict
 from pecore.convert.towers import build_tower
-from pecore.rewrites.tower import rewrite
+from pecore.rewrites.tower import Tower, rewrite
 from pecore.runtime import open_model
 from pecore.validate.graph import max_rank, op_counts, read_graph
 from pecore.validate.rules import check, runtimes
@@ -101,7 +101,7 @@ def test_signature(converted, precision) -> None:
 
 
 def test_lightweight_conversion_changes_memory_and_not_the_graph(converted, tmp_path) -> None:
-    """Nor what it computes. (Two runs give the same file: tests/pecore/test_conversion.py.)"""
+    """Nor what it computes. (Two runs give the same file: tests/convert/test_pipeline.py.)"""
     heavy = tmp_path / "heavy.tflite"
     tower = rewrite(converted.model, converted.scales)
     export_tflite(tower, {"image": converted.image}, heavy, lightweight=False)
@@ -115,6 +115,19 @@ def test_lightweight_conversion_changes_memory_and_not_the_graph(converted, tmp_
 class _Two(torch.nn.Module):
     def forward(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return left + right, left * right
+
+
+def test_tensors_are_named_without_the_package_they_come_from(converted) -> None:
+    """The file's bytes hold these names, and the rewrites keep theirs wherever they are installed: as `rewrites` once,
+    as `pecore.rewrites` now. `export._short_type_names` sees to it."""
+    graph = read_graph(converted.files["fp32", False])
+    names = {tensor.name for op in graph.ops for tensor in (*op.inputs, *op.outputs) if tensor}
+    made = {name for name in names if "_Named" in name}
+    assert len(made) > 100
+    assert {name.split("/")[0] for name in made} == {"convert.export._Named"}
+    assert {name.split("/")[1] for name in made} == {"rewrites.tower.Tower_module"}
+    assert not [name for name in names if "pecore" in name]
+    assert Tower.__module__ == "pecore.rewrites.tower"  # as it was before the export
 
 
 def test_the_module_is_let_go(converted, tmp_path) -> None:

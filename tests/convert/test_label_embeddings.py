@@ -10,9 +10,12 @@ import pytest
 import torch
 from open_clip.zero_shot_classifier import build_zero_shot_classifier
 
+from pecore.bundle import Origin, read_manifest
 from pecore.convert import label_embeddings as module
-from pecore.convert.label_embeddings import duplicates, embed_labels, read_labels, read_templates, write_labels
-from pecore.convert.text_tower import TextWeights, build_text_tower, load_text, synthetic_text, text_config, tokenizer
+from pecore.convert.label_embeddings import embed_labels, write_labels
+from pecore.convert.label_files import read_templates
+from pecore.convert.text_tower import TextWeights, build_text_tower, load_text, synthetic_text, text_config
+from pecore.convert.tokenizer_file import clip_tokenizer
 from pecore.errors import InputError
 from pecore.variants import find
 
@@ -43,7 +46,7 @@ class Clip(torch.nn.Module):
 
 def embed(tower: Any, labels: list[str], templates: list[str]) -> tuple[np.ndarray, list[str]]:
     rows: list[np.ndarray] = []
-    cut = embed_labels(tower, tokenizer(32), labels, templates, rows.append)
+    cut = embed_labels(tower, clip_tokenizer(), labels, templates, rows.append)
     return np.concatenate(rows), cut
 
 
@@ -72,8 +75,10 @@ def test_memory_does_not_grow_with_the_prompts(monkeypatch: pytest.MonkeyPatch) 
     """Peak of Python's own allocations (prompts, token lists, numpy rows) for 200 and for 800 prompts of 2 kB, which
     are far more than a window's."""
     config = replace(SMALL, layers=1, width=16, heads=1)
-    tower, tokenize = build_text_tower(config, synthetic_text(config, 0)), tokenizer(32)
-    monkeypatch.setattr(tokenize.__class__, "__call__", lambda self, texts: torch.full((len(texts), 32), self.end))
+    tower, tokenize = build_text_tower(config, synthetic_text(config, 0)), clip_tokenizer()
+    monkeypatch.setattr(
+        tokenize.__class__, "__call__", lambda self, texts, context: np.full((len(texts), context), self.end)
+    )
     monkeypatch.setattr(tokenize.__class__, "count", lambda self, text: 3)
     monkeypatch.setattr(module, "WINDOW", 20)
 
@@ -87,65 +92,6 @@ def test_memory_does_not_grow_with_the_prompts(monkeypatch: pytest.MonkeyPatch) 
 
     peak(2)  # what is allocated once
     assert peak(80) < 1.5 * peak(20)
-
-
-# Label and template files
-
-
-def test_imagenet_and_template_sets() -> None:
-    assert len(read_labels("imagenet")) == 1000
-    assert duplicates(read_labels("imagenet")) == ["missile", "sunglasses"]
-    assert [len(read_templates(name)) for name in ("openai", "simple")] == [80, 7]
-    for name in ("openai", "simple"):
-        theirs = getattr(open_clip, f"{name.upper()}_IMAGENET_TEMPLATES")
-        ours = read_templates(name)
-        assert [t.replace("{}", "cat") for t in ours] == [t("cat") for t in theirs]
-
-
-@pytest.mark.parametrize(
-    "data",
-    ["cat\nchâteau d'eau\n", "\ufeffcat\r\nchâteau d'eau\r\n\r\n", "  cat\nchâteau d'eau", "cat\rchâteau d'eau\r"],
-    ids=["unix", "windows with a mark", "no last newline", "old mac"],
-)
-def test_label_files(data: str, tmp_path: Path) -> None:
-    (tmp_path / "l.txt").write_bytes(data.encode())
-    assert read_labels(str(tmp_path / "l.txt")) == ["cat", "château d'eau"]
-
-
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [
-        (b"", "is empty"),
-        (b"\n \n", "is empty"),
-        (b"cat\n\ndog\n", "line 2 of .* is empty"),
-        ("cat\nchâteau\n".encode("latin-1"), r"not UTF-8 \(line 2\)"),
-        ("cat\n".encode("utf-16"), "UTF-8"),
-        ("cat\n".encode("utf-16-le"), "UTF-8"),
-    ],
-)
-def test_label_files_that_are_refused(data: bytes, said: str, tmp_path: Path) -> None:
-    (tmp_path / "l.txt").write_bytes(data)
-    with pytest.raises(InputError, match=said):
-        read_labels(str(tmp_path / "l.txt"))
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"imagnet.*--labels imagenet"):
-        read_labels("imagnet")
-    with pytest.raises(InputError, match=str(tmp_path)):
-        read_labels(str(tmp_path))
-
-
-def test_templates_from_a_file(tmp_path: Path) -> None:
-    (tmp_path / "t.txt").write_text("a {} in {place}\n{}\n")
-    assert read_templates(str(tmp_path / "t.txt")) == ["a {} in {place}", "{}"]
-    (tmp_path / "t.txt").write_text("a {}\na photo\n")
-    with pytest.raises(InputError, match=r"'a photo' \(line 2 of .*\) has no \{\}"):
-        read_templates(str(tmp_path / "t.txt"))
-
-
-def test_duplicates_as_the_tokenizer_sees_them() -> None:
-    assert duplicates(["Cat", "dog", "cat", "sea  lion", "Sea lion"]) == ["cat", "Sea lion"]
 
 
 # What is written
@@ -166,28 +112,31 @@ def test_files_and_manifest(weights: TextWeights, tower: Any, tmp_path: Path) ->
     assert (tmp_path / "b" / "labels.txt").read_text(encoding="utf-8") == "".join(f"{label}\n" for label in labels)
 
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
-    assert manifest["labels"] == entry
+    assert read_manifest(tmp_path / "b").labels == entry
     assert (manifest["format"], manifest["variant"]) == (1, asdict(B16))
-    assert manifest["logit_scale"] == entry["logit_scale"] == 100
-    assert entry["templates"] == manifest["prompt_templates"] == ["a {}.", "{}"]
-    assert (entry["n"], entry["dim"], entry["context_length"]) == (4, 1024, 32)
-    assert entry["weights"]["synthetic"] is True
-    assert "synthetic" in entry["weights"]["source"]
-    assert len(entry["warnings"]) == 2
-    assert "'Cat'" in entry["warnings"][0]
-    assert "more than 32 tokens" in entry["warnings"][1]
+    assert manifest["logit_scale"] == entry.logit_scale == 100
+    assert entry.templates == manifest["prompt_templates"] == ["a {}.", "{}"]
+    assert (entry.n, entry.dim, entry.context_length) == (4, 1024, 32)
+    assert entry.weights.synthetic is True
+    assert "synthetic" in entry.weights.source
+    assert len(entry.warnings) == 2
+    assert "'Cat'" in entry.warnings[0]
+    assert "more than 32 tokens" in entry.warnings[1]
     assert any("4 of 4 labels" in line for line in said)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b"]  # nothing is left beside it
 
 
 def vision_manifest(folder: Path, size: str = "B16", **changes: Any) -> dict[str, Any]:
-    about = {"kind": "synthetic", "source": "synthetic, seed 3", "synthetic": True, "seed": 3, "fingerprint": "f"}
+    about = asdict(Origin("synthetic", "synthetic, seed 3", synthetic=True, seed=3, fingerprint="f"))
     manifest = {
         "format": 1,
         "name": "n",
         "variant": asdict(find(size)),
         "weights": about | changes,
-        "files": {"a.tflite": {}},
+        "files": {"a.tflite": {"bytes": 4, "sha256": "0"}},
+        "input": {"name": "image", "dtype": "float32", "shape": [1, 3, 224, 224]},
+        "outputs": [{"name": "embedding", "dtype": "float32", "shape": [1, 1024]}],
+        **{key: {} for key in ("tower_output", "scales", "preprocessing", "self_test")},
         "logit_scale": None,
     }
     folder.mkdir(exist_ok=True)
@@ -229,7 +178,7 @@ def test_another_checkpoint_is_refused(changes: Any, said: str, weights: TextWei
 def test_labels_of_another_checkpoint_replace_labels_alone(weights: TextWeights, tmp_path: Path) -> None:
     write_labels(tmp_path / "b", B16, weights, ["cat"], ["{}"], config=SMALL)
     other = load_text(B16, "synthetic", seed=9, config=SMALL)
-    assert write_labels(tmp_path / "b", B16, other, ["cat"], ["{}"], config=SMALL)["weights"]["seed"] == 9
+    assert write_labels(tmp_path / "b", B16, other, ["cat"], ["{}"], config=SMALL).weights.seed == 9
 
 
 def test_a_folder_of_something_else_is_refused(weights: TextWeights, tmp_path: Path) -> None:

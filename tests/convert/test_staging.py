@@ -1,17 +1,45 @@
 """The output folder: whole or not there."""
 
 import errno
-import hashlib
-import json
 import os
+import signal
 import stat
 import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pecore.bundle import MANIFEST, check_target, rejected, sha256, staging, write_json
+from pecore.bundle import (
+    MANIFEST,
+    FileEntry,
+    LabelsSection,
+    Manifest,
+    Origin,
+    TensorEntry,
+    TextSection,
+    VisionSection,
+    file_entry,
+)
+from pecore.convert.staging import carry_over, check_target, rejected, staging
 from pecore.errors import InputError
+from pecore.files import write_json
+from pecore.variants import find
+
+B16 = find("B16")
+SYNTHETIC = Origin("synthetic", "synthetic, seed 0", True, seed=0)
+
+
+def vision_section(files: dict[str, FileEntry], weights: Origin = SYNTHETIC) -> VisionSection:
+    image = TensorEntry("image", "float32", [1, 3, 224, 224], "nchw", "-1..1")
+    return VisionSection(weights, files, image, [TensorEntry("embedding", "float32", [1, 1024])], {}, {}, {}, {})
+
+
+def text_section(files: dict[str, FileEntry]) -> TextSection:
+    tokens = TensorEntry("tokens", "int32", [1, 32])
+    embedding = TensorEntry("text_embedding", "float32", [1, 1024])
+    return TextSection(files, tokens, embedding, 32, 49406, 49407, 90.0, SYNTHETIC)
 
 
 def _fill(folder: Path, text: str) -> None:
@@ -54,7 +82,8 @@ def test_keep_replaces_an_older_bundle_and_what_was_rejected(tmp_path: Path) -> 
 
 def test_what_the_user_keeps_there_stays(tmp_path: Path) -> None:
     target = _kept(tmp_path / "bundle", "first")
-    write_json(target / MANIFEST, {"files": {"old.tflite": {}}, "text": {"files": {"text.tflite": {}}}})
+    vision, text = vision_section({"old.tflite": FileEntry(0, "")}), text_section({"text.tflite": FileEntry(0, "")})
+    write_json(target / MANIFEST, Manifest("b16", B16, vision, text=text).as_json())
     for name in ("old.tflite", "text.tflite", "report.json", "photos.npz", "model.tflite"):
         (target / name).write_text("before")
     (target / "cache").mkdir()
@@ -152,11 +181,120 @@ def test_what_a_killed_run_left_is_deleted(tmp_path: Path) -> None:
     assert left == {"bundle", folders[1].name, folders[2].name, f".bundle.{gone.pid}.old"}
 
 
-def test_sha256_and_json(tmp_path: Path) -> None:
-    (tmp_path / "f").write_bytes(b"weights" * 100_000)
-    assert sha256(tmp_path / "f") == hashlib.sha256(b"weights" * 100_000).hexdigest()
-    write_json(tmp_path / "j", {"label": "café"})
-    assert json.loads((tmp_path / "j").read_text("utf-8")) == {"label": "café"}
-    assert "café" in (tmp_path / "j").read_text("utf-8")
-    with pytest.raises(ValueError, match="JSON compliant"):
-        write_json(tmp_path / "j", {"figure": float("nan")})  # no JSON: other parsers choke on it
+# What a new vision tower keeps of the bundle it replaces.
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    folder = tmp_path / "old"
+    folder.mkdir()
+    (folder / "labels.txt").write_text("cat\n")
+    labels = LabelsSection({"labels.txt": file_entry(folder / "labels.txt")}, 1, 1024, 90.0, SYNTHETIC)
+    manifest = Manifest("b16", B16, labels=labels, logit_scale=90.0, prompt_templates=["a {}"])
+    write_json(folder / MANIFEST, manifest.as_json())
+    return folder
+
+
+def new(seed: int = 0) -> Manifest:
+    return Manifest("b16", B16, vision_section({}, replace(SYNTHETIC, seed=seed)), logit_scale=100.0)
+
+
+def test_labels_of_the_same_weights_stay(old: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    manifest, left = carry_over(old, new(), folder)
+    assert left == []
+    assert (folder / "labels.txt").read_text() == "cat\n"
+    assert manifest.labels is not None
+    assert manifest.labels.weights == SYNTHETIC
+    assert (manifest.logit_scale, manifest.prompt_templates) == (90.0, ["a {}"])
+
+
+def test_labels_of_other_weights_are_left_and_named(old: Path, tmp_path: Path) -> None:
+    manifest, left = carry_over(old, new(seed=1), tmp_path)
+    assert left == ["labels"]
+    assert manifest.labels is None
+    assert not (tmp_path / "labels.txt").exists()
+
+
+def test_damaged_labels_are_left_and_named(old: Path, tmp_path: Path) -> None:
+    (old / "labels.txt").write_text("dog\n")
+    assert carry_over(old, new(), tmp_path) == (new(), ["labels"])
+
+
+def test_nothing_before_nothing_kept(tmp_path: Path) -> None:
+    assert carry_over(tmp_path / "none", new(), tmp_path) == (new(), [])
+
+
+# A process that is asked to end, as real ones are.
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from pecore.convert.staging import staging
+with staging(Path(sys.argv[1])) as staged:
+    (staged.folder / "model.tflite").write_bytes(bytes(1000))
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def _ended_by(number: int, target: Path, ignoring: bool = False) -> tuple[int, list[str]]:
+    """A child that is in the middle of a bundle gets a signal: its exit code, and what lies beside the target."""
+    script = f"import signal; signal.signal({number}, signal.SIG_IGN)\n{CHILD}" if ignoring else CHILD
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", script, str(target)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        child.send_signal(number)
+        if ignoring:
+            with pytest.raises(subprocess.TimeoutExpired):
+                child.wait(0.5)
+            child.kill()
+        return child.wait(), [p.name for p in target.parent.iterdir()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_process_asked_to_end_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
+    code, left = _ended_by(number, tmp_path / "bundle")
+    assert code in (128 + number, -number)  # Python ends itself by SIGINT
+    assert left == []
+
+
+def test_what_a_killed_process_leaves_the_next_one_deletes(tmp_path: Path) -> None:
+    code, left = _ended_by(signal.SIGKILL, tmp_path / "bundle")
+    assert code == -signal.SIGKILL
+    assert len(left) == 1
+    assert left[0].startswith(".bundle.")
+    _kept(tmp_path / "bundle", "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
+    """nohup: a terminal that closes ends nothing."""
+    code, _ = _ended_by(signal.SIGHUP, tmp_path / "bundle", ignoring=True)
+    assert code == -signal.SIGKILL  # only then
+
+
+def test_handlers_are_as_they_were(tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
+    with staging(tmp_path / "bundle"):
+        assert signal.getsignal(signal.SIGTERM) not in before
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_an_interrupt_between_two_moves_loses_no_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = _kept(tmp_path / "bundle", "good")
+    rename = Path.rename
+
+    def interrupted(path: Path, place: Path) -> Path:
+        if place == target and path.name.startswith(".bundle.") and path.suffix != ".old":
+            raise KeyboardInterrupt
+        return rename(path, place)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _kept(target, "new")
+    assert (target / "model.tflite").read_text() == "good"
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]

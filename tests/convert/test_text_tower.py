@@ -1,4 +1,7 @@
 import copy
+import random
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,11 +10,12 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from pecore.convert.text_pipeline import PROMPTS, max_difference
 from safetensors.torch import save_file
 
-from pecore.convert.checkpoint import CLIP_FILE
-from pecore.convert.fingerprint import fingerprint, mismatch
+from pecore.bundle import Origin, different_checkpoint
+from pecore.convert.checkpoint import CLIP_FILE, load
+from pecore.convert.fingerprint import fingerprint
+from pecore.convert.pipeline import PROMPTS
 from pecore.convert.synthetic import synthetic_state_dict
 from pecore.convert.text_tower import (
     build_text_tower,
@@ -19,16 +23,22 @@ from pecore.convert.text_tower import (
     load_text,
     synthetic_text,
     text_config,
-    tokenizer,
+    token_ids,
 )
+from pecore.convert.tokenizer_file import clip_tokenizer
 from pecore.errors import InputError
 from pecore.rewrites.text import EndPool, MaskedSoftmax, rewrite_text
 from pecore.rewrites.tower import Scales, UnsupportedTowerError
-from pecore.variants import VARIANTS, find
+from pecore.validate.text_exactness import max_difference
+from pecore.variants import VARIANTS, find, resized
 
 B16 = replace(find("B16"), depth=1, image_size=32)
 SMALL = replace(text_config(find("B16")), layers=2, width=64, heads=2)
 StateDict = dict[str, torch.Tensor]
+
+
+def ids_of(texts: Sequence[str]) -> torch.Tensor:
+    return token_ids(clip_tokenizer(), texts, 32)
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +66,81 @@ def test_text_config_is_open_clips(variant: Any) -> None:
 def test_tokenizer_is_open_clips(size: str) -> None:
     variant = find(size)
     texts = [*PROMPTS, "<start_of_text> twice", "UPPER  case\n\ttabs &amp; entities", "x" * 500]
-    tokenize = tokenizer(text_config(variant).context_length)
-    assert torch.equal(tokenize(texts), open_clip.get_tokenizer(variant.open_clip_name)(texts))
-    assert tokenize.count("") == 2
-    assert tokenize.count("a cat") == 4
+    context = text_config(variant).context_length
+    ours = token_ids(clip_tokenizer(), texts, context)
+    assert torch.equal(ours, open_clip.get_tokenizer(variant.open_clip_name)(texts))
+    assert clip_tokenizer().count("") == 2
+    assert clip_tokenizer().count("a cat") == 4
+
+
+def thousand_texts() -> list[str]:
+    """Class names, and what breaks tokenizers. Assigned code points alone: what an unassigned one is (a letter, a
+    symbol) depends on the Unicode version that a regex engine was built with, and the two have different ones."""
+    rng = random.Random(0)
+    names = list(open_clip.IMAGENET_CLASSNAMES)
+    languages = [
+        "ein Foto einer Katze",
+        "une photo d\u2019un chat",
+        "猫の写真",
+        "고양이 사진",
+        "фото кошки",
+        "صورة قطة",
+    ]
+    languages += [
+        "तस्वीर",
+        "รูปแมว",
+        "ảnh con mèo",
+        "φωτογραφία γάτας",
+        "תמונה של חתול",
+        "ΣΊΣΥΦΟΣ",
+        "İstanbul ǅ ﬁn \u017f ß ẞ",
+    ]
+    odd = [
+        "",
+        " ",
+        "\t\n",
+        "🐈",
+        "👩🏽‍🚀 on 🌕",
+        "&amp;amp;lt;",
+        "&#128008; &eacute;",
+        "caf\u0065\u0301",
+        "schÃ¶n",
+        "\ufeffbom",
+    ]
+    odd += [
+        "<start_of_text>",
+        "a <end_of_text> b",
+        "<END_OF_TEXT>",
+        "x<end_of_text>y",
+        "'s 'LL don't I\u2019m",
+        "1234.5%",
+        "½²Ⅷ①",
+    ]
+    odd += [
+        "word " * 200,
+        "x" * 500,
+        "\u200b zero \u00a0 width",
+        "a\u0300\u0301\u0302",
+        "\U0001d49c\U0001f1e9\U0001f1ea",
+        "~`!@#$^*()_+",
+    ]
+    assigned = [chr(i) for i in range(0x20, 0x1FB00) if unicodedata.category(chr(i)) not in ("Cn", "Cs", "Co", "Cc")]
+    texts = names[:500] + languages + odd
+    while len(texts) < 1000:
+        pieces = rng.choices([*names, *languages, *odd], k=rng.randint(1, 2)) + rng.choices(
+            assigned, k=rng.randint(1, 12)
+        )
+        rng.shuffle(pieces)
+        texts.append(rng.choice(["", " "]).join(pieces))
+    return texts
+
+
+def test_a_thousand_texts_have_open_clips_ids() -> None:
+    texts = thousand_texts()
+    theirs = open_clip.get_tokenizer("PE-Core-B-16")(texts)
+    ours = ids_of(texts)
+    assert len(texts) == len(ours) == 1000
+    assert [text for text, one, two in zip(texts, ours, theirs) if not torch.equal(one, two)] == []
 
 
 def test_tower_is_open_clips() -> None:
@@ -67,7 +148,7 @@ def test_tower_is_open_clips() -> None:
     config = open_clip.get_model_config("PE-Core-T-16-384")
     text = config["text_cfg"] | {"layers": 2, "width": 64, "heads": 2}
     model = open_clip.CustomTextCLIP(config["embed_dim"], config["vision_cfg"], text).eval()
-    ids = tokenizer(32)(PROMPTS)
+    ids = ids_of(PROMPTS)
     ours = build_text_tower(replace(SMALL, output_dim=config["embed_dim"]), model.text.state_dict())
     with torch.no_grad():
         made, expected = ours(ids), model.encode_text(ids)
@@ -76,7 +157,7 @@ def test_tower_is_open_clips() -> None:
 
 
 def test_cutting_the_padding_changes_nothing(tower: Any) -> None:
-    ids = tokenizer(32)(["a photo of a cat.", "a dog", ""])
+    ids = ids_of(["a photo of a cat.", "a dog", ""])
     with torch.no_grad():
         whole = F.normalize(tower(ids), dim=-1)
     # The same sums without the terms that the mask made 0: what differs is the order that kernels add in.
@@ -90,7 +171,7 @@ def test_synthetic_text_is_away_from_neutral(tower: Any) -> None:
         assert torch.equal(tensor, again[key])
         assert not torch.equal(tensor, other[key])
         assert tensor.std() > 0.01, key
-    embeddings = encode_ids(tower, tokenizer(32)(PROMPTS))
+    embeddings = encode_ids(tower, ids_of(PROMPTS))
     cosines = embeddings @ embeddings.T
     assert cosines[~torch.eye(len(PROMPTS), dtype=torch.bool)].max() < 0.99
 
@@ -134,11 +215,11 @@ def test_hub(both: StateDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     save_file(both, tmp_path / "abc123" / CLIP_FILE)
     asked = []
 
-    def fetch(repo: str, filename: str) -> Path:
+    def fetch(repo: str, filename: str, log: object) -> Path:
         asked.append((repo, filename))
         return tmp_path / "abc123" / filename
 
-    monkeypatch.setattr("convert.text_tower.fetch", fetch)
+    monkeypatch.setattr("pecore.convert.text_tower.fetch", fetch)
     weights = load_text(B16, config=SMALL)
     assert asked == [("timm/PE-Core-B-16", CLIP_FILE)]
     assert (weights.kind, weights.source) == ("hub", "timm/PE-Core-B-16@abc123")
@@ -148,6 +229,39 @@ def test_vision_alone_is_refused(tmp_path: Path) -> None:
     save_file(synthetic_state_dict(B16), tmp_path / "v.safetensors")
     with pytest.raises(InputError, match=r"vision tower alone.*open_clip_model"):
         load_text(B16, tmp_path / "v.safetensors", config=SMALL)
+
+
+@pytest.mark.parametrize("pixels", [64, 48])
+def test_the_vision_tower_s_positions_do_not_matter(pixels: int, both: StateDict, tmp_path: Path) -> None:
+    """Those of a checkpoint fine-tuned at another image size; the fingerprint is that of the tower in the file."""
+    vision = synthetic_state_dict(replace(B16, image_size=pixels), 5)
+    assert vision["pos_embed"].shape != both["visual.trunk.pos_embed"].shape
+    save_file(both | {f"visual.trunk.{k}": t for k, t in vision.items()}, tmp_path / "c.safetensors")
+    weights = load_text(B16, tmp_path / "c.safetensors", config=SMALL)
+    assert weights.fingerprint == fingerprint(vision)
+    assert weights.origin().fingerprint == load(resized(B16, pixels), tmp_path / "c.safetensors").origin().fingerprint
+    with pytest.raises(InputError, match=f"it is for images of {pixels} pixels, try --image-size {pixels}"):
+        load(B16, tmp_path / "c.safetensors")
+
+
+def test_wrapped_and_averaged(both: StateDict, tmp_path: Path) -> None:
+    other = both | {f"text.{k}": t for k, t in synthetic_text(SMALL, 6).items()}
+    content = {"state_dict": {f"module.model.{k}": t for k, t in both.items()}, "state_dict_ema": other}
+    torch.save(content, tmp_path / "c.pt")
+    lines: list[str] = []
+    for ema, seed in ((True, 6), (False, 5)):
+        weights = load_text(B16, tmp_path / "c.pt", config=SMALL, ema=ema, log=lines.append)
+        assert torch.equal(weights.state_dict["ln_final.bias"], synthetic_text(SMALL, seed)["ln_final.bias"])
+        assert weights.origin().taken == weights.taken
+    assert "state_dict_ema; averaged (EMA) weights" in lines[0]
+    assert "keys that begin with model." in lines[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool])
+def test_text_weights_that_are_no_floats(dtype: torch.dtype, both: StateDict, tmp_path: Path) -> None:
+    save_file(both | {"text.ln_final.bias": torch.ones(64, dtype=dtype)}, tmp_path / "c.safetensors")
+    with pytest.raises(InputError, match=f"{dtype} in ln_final.bias"):
+        load_text(B16, tmp_path / "c.safetensors", config=SMALL)
 
 
 @pytest.mark.parametrize(
@@ -181,8 +295,8 @@ def test_fingerprint_is_of_the_values() -> None:
     assert fingerprint(state) != fingerprint({"c": state["b"], "a": state["a"]})
 
 
-def about(kind: str = "open_clip", print_: str | None = "f", seed: int | None = None) -> dict[str, Any]:
-    return {"kind": kind, "source": kind, "synthetic": kind == "synthetic", "seed": seed, "fingerprint": print_}
+def about(kind: str = "open_clip", print_: str | None = "f", seed: int | None = None) -> Origin:
+    return Origin(kind, source=kind, synthetic=kind == "synthetic", seed=seed, fingerprint=print_)
 
 
 @pytest.mark.parametrize(
@@ -198,8 +312,8 @@ def about(kind: str = "open_clip", print_: str | None = "f", seed: int | None = 
         (about("synthetic", None, 1), about("timm"), False),
     ],
 )
-def test_partners(text: dict[str, Any], vision: dict[str, Any], fits: bool) -> None:
-    assert (mismatch(text, vision) is None) == fits
+def test_which_towers_are_of_one_checkpoint(text: Origin, vision: Origin, fits: bool) -> None:
+    assert (different_checkpoint(text, vision) is None) == fits
 
 
 # The rewrite
@@ -209,21 +323,20 @@ def test_partners(text: dict[str, Any], vision: dict[str, Any], fits: bool) -> N
 def test_rewrite_is_exact(keep_norm_weights: bool, tower: Any) -> None:
     double = copy.deepcopy(tower).double()
     double.attn_mask = double.attn_mask.double()
-    tokenize = tokenizer(32)
     scales = Scales(stream=2.0**-7, gains={"blocks.1.norm2": 8.0, "norm": 4.0}, head=0.25)
-    ours = rewrite_text(tower, scales, tokenize.end, torch.float64, keep_norm_weights)
-    for prompt, ids in zip(PROMPTS, tokenize(PROMPTS)):
+    ours = rewrite_text(tower, scales, clip_tokenizer().end, torch.float64, keep_norm_weights)
+    for prompt, ids in zip(PROMPTS, ids_of(PROMPTS)):
         with torch.no_grad():
             theirs = F.normalize(double(ids[None]), dim=-1)
             difference = (ours(ids[None].int()) - theirs).abs().max()
         assert difference < 1e-12, prompt  # rounding in float64 is all that is left
-    assert max_difference(tower, scales, ids[None].int(), tokenize.end, keep_norm_weights) < 1e-12
+    assert max_difference(tower, scales, ids[None].int(), clip_tokenizer().end, keep_norm_weights) < 1e-12
 
 
 def test_max_difference_sees_a_wrong_block(tower: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rewrites.text.MASKED", 0.0)  # tokens see those after them
-    ids = tokenizer(32)(PROMPTS[:1]).int()
-    assert max_difference(tower, Scales(), ids, tokenizer(32).end) > 1e-3
+    monkeypatch.setattr("pecore.rewrites.text.MASKED", 0.0)  # tokens see those after them
+    ids = ids_of(PROMPTS[:1]).int()
+    assert max_difference(tower, Scales(), ids, clip_tokenizer().end) > 1e-3
 
 
 def test_end_pool_takes_the_first_end() -> None:

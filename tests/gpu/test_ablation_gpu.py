@@ -10,7 +10,7 @@ from pecore.convert.tflite_files import write_fp16
 from pecore.convert.towers import build_tower
 from pecore.image import preprocess
 from pecore.validate.ablation import RIGHT, Point, ablate, choose_rows, passed
-from pecore.validate.ablation_variants import ROWS, Row
+from pecore.validate.ablation_variants import ROWS, AblationRow
 from pecore.validate.gpu import Verdict
 from pecore.validate.photographs import photographs
 from pecore.variants import find
@@ -35,9 +35,9 @@ def build_with_a_loud_head(amplitude: float):
     return model
 
 
-def run(amplitude: float, rows: list[Row], build=build) -> dict[str, Point]:
+def run(amplitude: float, rows: list[AblationRow], build=build) -> dict[str, Point]:
     images = [torch.from_numpy(preprocess(image, VARIANT.image_size)) for _, image in photographs()]
-    results = ablate(build, write_fp16, images, [amplitude], rows, stage=lambda name: None)
+    results = ablate(build, write_fp16, images, [amplitude], rows, log=lambda name: None)
     return {r.row.name: r.points[0] for r in results}
 
 
@@ -61,7 +61,7 @@ def test_with_all_rewrites_every_op_is_accepted_and_right(loud, usual):
         assert whole.run.ops_on_gpu == whole.ops
         assert is_right(whole)
         assert whole.gpu.norm_error < 2e-3
-        assert not whole.blind
+        assert not whole.collapsed
 
 
 def test_timms_tower_is_refused_for_its_fifth_axis(loud):
@@ -96,7 +96,7 @@ def test_rank_2_product_in_the_pool_is_accepted_and_wrong(loud):
 
 
 def test_l2_norm_without_a_scale_overflows():
-    unscaled = Row("unscaled", "", ROWS[0].swap, lambda scales: dataclasses.replace(scales, head=1.0))
+    unscaled = AblationRow("unscaled", "", ROWS[0].swap, lambda scales: dataclasses.replace(scales, head=1.0))
     points = run(400.0, [ROWS[0], unscaled], build_with_a_loud_head)
     assert is_right(points["none"])
     assert not is_right(points["unscaled"])

@@ -60,9 +60,9 @@ def refused_ops(run) -> set[str]:
 
 
 # fp32: both sides sum a few hundred products in another order. fp16 has 11 bits of mantissa, and the outputs are < 1.
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp16", 5e-3)])
-def test_fully_resident_and_right(stem, photos, adapter: Adapter, capfd, precision, tolerance):
-    run = run_on_gpu(stem, photos, compute=precision)
+@pytest.mark.parametrize(("compute", "tolerance"), [("fp32", 1e-5), ("fp16", 5e-3)])
+def test_fully_resident_and_right(stem, photos, adapter: Adapter, capfd, compute, tolerance):
+    run = run_on_gpu(stem, photos, compute=compute)
     assert run.verdict is Verdict.RAN, run.detail
     assert (run.ops_on_gpu, run.refused, run.adapter) == (run.ops, (), adapter)
     assert run.ops > 5
@@ -161,13 +161,12 @@ def test_a_crash_in_the_delegate_is_a_verdict(convert):
     assert run.adapter is not None
 
 
-def test_outputs_that_are_the_cpus_to_the_last_bit_did_not_come_from_the_gpu(stem, photos):
+def test_outputs_that_are_the_cpus_to_the_last_bit_are_a_hint_and_no_verdict(stem, photos):
+    """The CPU's never are, where fp16 rounds; the delegate's own are, and its verdict stays."""
     cpu = open_model(stem)
-    honest = run_on_gpu(stem, photos, compute="fp32", cpu_outputs=[cpu.run(arrays) for arrays in photos])
-    assert honest.verdict is Verdict.RAN
-    fallback = run_on_gpu(stem, photos, compute="fp32", cpu_outputs=honest.outputs)
-    assert fallback.verdict is Verdict.NOT_ON_GPU
-    assert fallback.outputs, "a caller may want to look at them"
+    for compute in ("fp16", "fp32"):
+        honest = run_on_gpu(stem, photos, compute=compute, cpu_outputs=[cpu.run(arrays) for arrays in photos])
+        assert (honest.verdict, honest.bit_equal) == (Verdict.RAN, False)
 
 
 def test_an_input_that_does_not_fit_is_the_callers_error(stem):
@@ -208,7 +207,7 @@ def children_of(pid: int) -> list[int]:
             arguments = (folder / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
         except OSError:  # gone in the meantime
             continue
-        if b"validate.gpu_child" in arguments and arguments[-1] == str(pid).encode():
+        if b"pecore.validate.gpu_child" in arguments and arguments[-1] == str(pid).encode():
             found.append(int(folder.name))
     return found
 
@@ -278,7 +277,7 @@ def busy_parent(slow, tmp_path) -> Iterator[subprocess.Popen]:
     script = tmp_path / "parent.py"
     script.write_text(
         "import sys, numpy as np\n"
-        "from validate.gpu import run_on_gpu\n"
+        "from pecore.validate.gpu import run_on_gpu\n"
         "run_on_gpu(sys.argv[1], [{'image': np.zeros((1, 1024, 1), np.float32)}] * 100)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(tmp_path)}

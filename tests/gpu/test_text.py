@@ -17,7 +17,7 @@ SMALL = replace(text_config(T16), layers=2)
 
 def test_int8_is_resident(tmp_path: Path) -> None:
     weights = load_text(T16, "synthetic", config=SMALL)
-    result = convert_text(T16, weights, tmp_path / "b", GateOptions(gpu="require"), config=SMALL)
+    result = convert_text(T16, weights, tmp_path / "b", GateOptions(("int8",), gpu="require"), config=SMALL)
     on_gpu = [c for c in result.checks if c.gate == "gpu"]
     assert [c.outcome for c in on_gpu] == ["passed", "passed"], [c.detail for c in on_gpu]
     assert all(c.figures["ops_on_gpu"] == c.figures["ops"] > 0 for c in on_gpu)

@@ -11,10 +11,11 @@ from pecore.convert.export import export_tflite
 from pecore.convert.quantize import quantize
 from pecore.convert.towers import build_tower
 from pecore.image import preprocess
+from pecore.precision import Compute
 from pecore.rewrites.tower import rewrite
 from pecore.runtime import open_model
 from pecore.validate import gates, headroom
-from pecore.validate.gates import Check
+from pecore.validate.checks import Check
 from pecore.validate.photographs import photographs
 from pecore.variants import find
 
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.gpu
 def on_gpu(
     folder: Path,
     size: str,
-    computes: tuple[gates.Precision, ...] = ("fp16",),
+    computes: tuple[Compute, ...] = ("fp16",),
     samples: int = 1,
     precision: str = "fp16",
     amplitude: float = 400.0,

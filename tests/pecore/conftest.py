@@ -1,5 +1,6 @@
 """A bundle of a one-block T16 at 64 pixels: fp16 and int8 vision towers, labels, a narrow text tower."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from pecore import image_formats
 from pecore.convert import pipeline
 from pecore.convert.checkpoint import load
 from pecore.convert.label_embeddings import write_labels
@@ -62,6 +64,18 @@ def small_text(tiny_text_config: TextConfig, monkeypatch: pytest.MonkeyPatch) ->
     """The narrow text tower in place of T16's, for PyTorch."""
     for module in ("text_tower", "load"):
         monkeypatch.setattr(f"pecore.convert.{module}.text_config", lambda variant: tiny_text_config)
+
+
+@pytest.fixture
+def without_heif(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`pillow-heif` is not installed."""
+    clear = (image_formats.read_formats, image_formats.reads_heif)
+    monkeypatch.setattr(image_formats, "find_spec", lambda name: None)
+    for function in clear:
+        function.cache_clear()
+    yield
+    for function in clear:
+        function.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -5,22 +5,26 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from rich.table import Table
+from safetensors.torch import save_file
 
 from pecore import variants
 from pecore.cli import main
-from pecore.console import show, working
-from pecore.convert.pipeline import Result
+from pecore.console import progress, show
+from pecore.convert.pipeline import Conversion
+from pecore.convert.synthetic import synthetic_state_dict
 from pecore.errors import InputError
-from pecore.validate import gates
+from pecore.precision import PRECISIONS
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str, str]]
@@ -85,7 +89,9 @@ def test_convert(size: str, run: Run) -> None:
 
 @pytest.mark.usefixtures("without_export")
 def test_a_failed_gate_is_exit_code_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gates, "THRESHOLDS", {**gates.THRESHOLDS, ("cpu", "fp16"): {"cosine": 1.1, "norm_error": 1.0}})
+    row = PRECISIONS["fp16"]
+    strict = replace(row, unit={**row.unit, "cpu": {"cosine": 1.1, "norm_error": 1.0}})
+    monkeypatch.setitem(PRECISIONS, "fp16", strict)  # type: ignore[misc]
     code, out, _ = run("convert", "--size", "T16", *SYNTHETIC, "--out", "there", "--json")
     assert code == 1
     report = json.loads(out)
@@ -109,7 +115,7 @@ def test_wrong_size(size: str, run: Run) -> None:
     ("arguments", "words"),
     [
         (("--weights", "imagenet"), "unknown weights 'imagenet': choose hub or synthetic"),
-        ((*SYNTHETIC, "--precision", "int4"), "unknown precision int4; choose from fp16, int8, fp32"),
+        ((*SYNTHETIC, "--precision", "int4"), "unknown precision int4; choose from fp16, fp32, int8"),
         ((*SYNTHETIC, "--precision", "fp16,,int8"), "unknown precision"),
         ((*SYNTHETIC, "--input-layout", "hwc"), "unknown input layout hwc; choose from nchw, nhwc"),
         ((*SYNTHETIC, "--input-range", "0..1.5"), "unknown input range 0..1.5; choose from -1..1, 0..1, 0..255"),
@@ -122,6 +128,29 @@ def test_wrong_size(size: str, run: Run) -> None:
 )
 def test_wrong_options(arguments: tuple[str, ...], words: str, run: Run) -> None:
     assert words in _refused(run("convert", "--size", "T16", *arguments))
+
+
+@pytest.mark.usefixtures("without_export")
+@pytest.mark.parametrize("said", [None, "logits", "embedding"])
+def test_a_head_as_wide_as_the_embedding_is_not_guessed_at(said: str | None, run: Run, tmp_path: Path) -> None:
+    """512 classes, or the projection: the checkpoint does not say, and a classifier's logits are no unit vector."""
+    save_file(synthetic_state_dict(variants.find("T16")), tmp_path / "tuned.safetensors")
+    timm = ("--timm-model", "vit_pe_core_tiny_patch16_384", "--checkpoint", tmp_path / "tuned.safetensors", "--no-gpu")
+    if said is None:
+        sentence = _refused(run("convert", *timm))
+        assert "tuned.safetensors has 512 outputs, as many as T16's embedding" in sentence
+        assert "--output embedding, or --output logits for a classifier of 512 classes" in sentence
+        return
+    asked: list[str] = []
+
+    def write(make: Callable[[], Any], inputs: object, files: object, outputs: Sequence[str], log: object) -> None:
+        asked.extend(outputs)
+        raise InputError("enough")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pecore.convert.pipeline.write_files", write)
+        assert "enough" in _refused(run("convert", *timm, "--output", said))
+    assert asked == [said]
 
 
 class _Code:
@@ -184,7 +213,7 @@ def test_help_shows_an_example(run: Run) -> None:
 # inspect
 
 
-def test_inspect(run: Run, tiny_result: Result) -> None:
+def test_inspect(run: Run, tiny_result: Conversion) -> None:
     file = tiny_result.folder / "pe_core_tiny_384_fp16.tflite"
     code, out, _ = run("inspect", file)
     assert code == 0
@@ -198,7 +227,7 @@ def test_inspect(run: Run, tiny_result: Result) -> None:
     assert facts["inputs"][0].endswith(" float32 [1, 3, 64, 64]")
 
 
-def test_inspect_finds_what_ml_drift_refuses(run: Run, tiny_result: Result) -> None:
+def test_inspect_finds_what_ml_drift_refuses(run: Run, tiny_result: Conversion) -> None:
     """int8 of a runtime that refused such Linears on a phone."""
     file = tiny_result.folder / "pe_core_tiny_384_int8.tflite"
     code, out, _ = run("inspect", file, "--runtime", "2.1.3")
@@ -209,7 +238,7 @@ def test_inspect_finds_what_ml_drift_refuses(run: Run, tiny_result: Result) -> N
     assert {f["verdict"] for f in json.loads(out)["findings"]} == {"refused"}
 
 
-def test_inspect_of_what_is_no_model(run: Run, tmp_path: Path, tiny_result: Result) -> None:
+def test_inspect_of_what_is_no_model(run: Run, tmp_path: Path, tiny_result: Conversion) -> None:
     (tmp_path / "photo.tflite").write_bytes(b"\xff\xd8 not a model")
     whole = (tiny_result.folder / "pe_core_tiny_384_fp16.tflite").read_bytes()
     (tmp_path / "cut.tflite").write_bytes(whole[:5000])
@@ -241,6 +270,23 @@ def test_hub_out_of_reach(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_conversion_ended_by_a_signal_leaves_nothing(tmp_path: Path) -> None:
+    """kill, of the command itself, in the middle of the work."""
+    command = [sys.executable, "-c", TINY, "convert", "--size", "T16", *SYNTHETIC]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        said = []
+        for line in child.stderr:
+            said.append(line)
+            if "measuring headroom" in line:
+                (hidden,) = (tmp_path / "out").iterdir()
+                assert hidden.name.startswith(".pe_core_tiny_384.")
+                child.terminate()
+    assert child.returncode == 128 + signal.SIGTERM, said
+    assert not (tmp_path / "out").exists()
+    assert "Traceback" not in "".join(said)
+
+
 TINY = """
 import dataclasses, sys
 from pecore import variants
@@ -268,7 +314,7 @@ def test_a_whole_conversion_prints_what_is_ours_and_nothing_else(tmp_path: Path)
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 @pytest.mark.parametrize("arguments", [("list",), ("inspect", "there.tflite", "--json")])
-def test_a_full_disk_is_one_sentence(arguments: tuple[str, ...], tmp_path: Path, tiny_result: Result) -> None:
+def test_a_full_disk_is_one_sentence(arguments: tuple[str, ...], tmp_path: Path, tiny_result: Conversion) -> None:
     shutil.copy(tiny_result.folder / "pe_core_tiny_384_fp16.tflite", tmp_path / "there.tflite")
     command = [sys.executable, "-c", "from pecore.cli import main; main()", *arguments]
     with open("/dev/full", "w") as full:
@@ -284,8 +330,8 @@ def test_the_libraries_last_words_are_shown_after_an_unexpected_error(
     error: Exception, shown: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
-        with working() as stage:
-            stage("starting")
+        with progress() as log:
+            log("starting")
             os.write(2, b"first words" + 5000 * b".")
             os.write(1, b"last words")
             raise error

@@ -17,7 +17,7 @@ COMMAND = ["labels", "--size", "T16", "--weights", "synthetic", "--templates", "
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A text tower of one narrow block in place of T16's, and a folder of its own to run in."""
-    for module in ("convert.text_tower", "convert.labels"):
+    for module in ("pecore.convert.text_tower", "pecore.convert.label_embeddings"):
         monkeypatch.setattr(f"{module}.text_config", lambda variant: SMALL)
     monkeypatch.chdir(tmp_path)
     Path("labels.txt").write_text("cat\ndog\nCat\n")
@@ -71,10 +71,30 @@ def test_what_users_get_wrong_is_one_sentence(args: list[str], said: str, capfd:
     assert os.listdir() == ["labels.txt"]
 
 
+@pytest.mark.parametrize("content", ['{"0": "cat"}', "0 cat\n1 dog\n", "id,label\n0,cat\n", '"cat"\n"dog"\n'])
+def test_a_file_of_another_form_is_refused_before_the_work(content: str, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("labels.txt").write_text(content)
+    assert run("--labels", "labels.txt", "--out", "b") == 2
+    out, err = capfd.readouterr()
+    assert "labels.txt is not one label a line: line 1, " in err.splitlines()[-1]
+    assert (out, os.listdir()) == ("", ["labels.txt"])
+
+
+def test_doubts_are_said_and_kept(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("labels.txt").write_text("sea_lion\nch\u00e2teau\ncha\u0302teau\n")
+    assert run("--labels", "labels.txt", "--out", "b", "--json") == 0
+    said = json.loads(capfd.readouterr().out)["warnings"]
+    assert said == json.loads(Path("b/manifest.json").read_text())["labels"]["warnings"]
+    assert ["teau' is there twice" in said[0], "'sea_lion' has _" in said[1]] == [True, True]
+
+
 def test_a_bundle_of_another_checkpoint(capfd: pytest.CaptureFixture[str]) -> None:
     assert run("--labels", "labels.txt", "--out", "b") == 0
     manifest = json.loads(Path("b/manifest.json").read_text())
     vision = {"kind": "timm", "source": "mine.safetensors", "synthetic": False, "seed": None, "fingerprint": "f"}
-    Path("b/manifest.json").write_text(json.dumps(manifest | {"weights": vision}))
+    tensor = {"name": "image", "dtype": "float32", "shape": [1]}
+    section = {"weights": vision, "files": {}, "input": tensor, "outputs": [tensor]}
+    section |= {key: {} for key in ("tower_output", "scales", "preprocessing", "self_test")}
+    Path("b/manifest.json").write_text(json.dumps(manifest | section))
     assert run("--labels", "labels.txt", "--out", "b") == 2
     assert "from mine.safetensors, not from synthetic, seed 0" in capfd.readouterr().err

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from pecore.bundle import FileEntry, Manifest, TensorEntry, VisionSection, file_entry
 from pecore.cli import main
-from pecore.convert import pipeline
 from pecore.convert.checkpoint import load
 from pecore.convert.export import export_tflite
 from pecore.convert.synthetic import synthetic_state_dict
@@ -85,8 +85,6 @@ def test_headroom_suggests_a_scale_and_says_who_picks_it(run, photo):
 
 
 def test_headroom_fails_where_no_norm_s_scale_helps(run, photo, checkpoint, tmp_path):
-    from safetensors.torch import load_file
-
     weights = load_file(checkpoint)
     weights["blocks.3.mlp.fc1.bias"] += 20_000
     save_file(weights, tmp_path / "loud.safetensors")
@@ -102,6 +100,41 @@ def test_headroom_of_a_timm_model_is_that_of_its_size(run, photo, checkpoint):
     by_size = json.loads(run("headroom", "--size", "T16", *weights)[1])
     assert [r["name"] for r in by_name["reductions"]] == [r["name"] for r in by_size["reductions"]]
     np.testing.assert_allclose(*[[r["largest"] for r in f["reductions"]] for f in (by_name, by_size)], rtol=1e-4)
+
+
+FORMS = ("open_clip's", "wrapped, averaged", "a classifier's", "a headless tower's", "shards")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_headroom_takes_whatever_convert_takes(form, run, photo, checkpoint, tmp_path):
+    weights = load_file(checkpoint)
+    path, name, extra = tmp_path / "c.safetensors", ("--size", "T16"), ()
+    if form == "open_clip's":
+        small = synthetic_state_dict(dataclasses.replace(find("T16"), image_size=64))
+        save_file({f"visual.trunk.{key}": tensor for key, tensor in small.items()}, path)
+        extra = ("--image-size", "64")
+    elif form == "wrapped, averaged":
+        loud = weights | {"blocks.3.mlp.fc1.bias": weights["blocks.3.mlp.fc1.bias"] + 20_000}
+        torch.save({"state_dict": {f"module.{k}": t for k, t in weights.items()}, "state_dict_ema": loud}, path)
+        extra = ("--no-ema",)
+    elif form == "a classifier's":
+        save_file(weights | {"head.weight": torch.ones(7, 192), "head.bias": torch.ones(7)}, path)
+        name = ("--timm-model", "vit_pe_core_tiny_patch16_384")
+    elif form == "a headless tower's":
+        save_file(synthetic_state_dict(find("spatial-T16")), path)
+        name, extra = ("--variant", "spatial-t16"), ("--image-size", "512")
+    else:
+        path = tmp_path / "shards"
+        path.mkdir()
+        for i, keys in enumerate((list(weights)[::2], list(weights)[1::2]), start=1):
+            save_file({key: weights[key] for key in keys}, path / f"model-0000{i}-of-00002.safetensors")
+    code, out, err = run("headroom", *name, "--checkpoint", path, *extra, "--images", photo, "--json")
+    assert code == 0, err
+    content = json.loads(out)
+    assert content["enough"]
+    assert ("keys that begin" in content["tower"] or "took" in content["tower"]) == (form == "wrapped, averaged")
+    if form == "wrapped, averaged":
+        assert run("headroom", *name, "--checkpoint", path, "--images", photo, "--json")[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -142,15 +175,17 @@ def made(tmp_path_factory) -> Path:
     weights = load(TINY, "synthetic", seed=3, amplitude=100.0)
     tower = rewrite(build_tower(TINY, weights.state_dict), scales)
     export_tflite(tower, {"image": torch.zeros(1, 3, 64, 64)}, folder / "tiny_fp32.tflite")
-    manifest = {
-        "variant": dataclasses.asdict(TINY),
-        "scales": dataclasses.asdict(scales),
-        "weights": pipeline.about_weights(weights),
-        "input": {"layout": "nchw", "range": "-1..1"},
-        "tower_output": {"kind": "embedding"},
-        "files": {"manifest.txt": {}, "tiny_fp32.tflite": {"precision": "fp32"}},
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    section = VisionSection(
+        weights=weights.origin(),
+        files={"notes.txt": FileEntry(0, ""), "tiny_fp32.tflite": file_entry(folder / "tiny_fp32.tflite", "fp32")},
+        input=TensorEntry("image", "float32", [1, 3, 64, 64], "nchw", "-1..1"),
+        outputs=[TensorEntry("embedding", "float32", [1, 512])],
+        tower_output={"kind": "embedding"},
+        scales=dataclasses.asdict(scales),
+        preprocessing={},
+        self_test={},
+    )
+    (folder / "manifest.json").write_text(json.dumps(Manifest("tiny", TINY, section).as_json()))
     return folder
 
 
@@ -186,19 +221,19 @@ def test_localize_without_weights_or_gpu_asks_for_a_reference(run, bundle):
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     code, _, err = run("localize", bundle, "--no-gpu")
     assert code == 2
-    assert "there is nothing to compare tiny_fp32.tflite with (no GPU and no reference): give --reference" in err
-    code, _, err = run("localize", bundle, "--no-gpu", "--reference", bundle / "tiny_fp32.tflite")
+    assert "there is nothing to compare tiny_fp32.tflite with (no GPU and no reference): give --against" in err
+    code, _, err = run("localize", bundle, "--no-gpu", "--against", bundle / "tiny_fp32.tflite")
     assert code == 0, err
 
 
 def test_localize_takes_a_graph_beside_someone_else_s_manifest(run, bundle):
     (bundle / "manifest.json").write_text('{"name": "a web page"}')
     file = bundle / "tiny_fp32.tflite"
-    code, _, err = run("localize", file, "--no-gpu", "--reference", file)
+    code, _, err = run("localize", file, "--no-gpu", "--against", file)
     assert code == 0, err
     code, _, err = run("localize", bundle, "--no-gpu")
     assert code == 2
-    assert "describes no vision tower" in err
+    assert "is not a manifest of ours" in err
 
 
 @pytest.mark.parametrize("with_manifest", [True, False])
@@ -215,10 +250,10 @@ def test_localize_takes_a_text_tower_s_own_reference(run, bundle, text_section, 
     (file,) = text_section.glob("*.tflite")
     for name in (file.name, "reference_text.npz"):
         shutil.copy(text_section / name, bundle)
-    code, out, err = run("localize", bundle / file.name, "--no-gpu", "--reference", file, "--json")
+    code, out, err = run("localize", bundle / file.name, "--no-gpu", "--against", file, "--json")
     assert code == 0, err
     assert json.loads(out)["first"] == {"cpu": None}
-    code, out, err = run("localize", bundle / file.name, "--no-gpu", "--reference", file)
+    code, out, err = run("localize", bundle / file.name, "--no-gpu", "--against", file)
     assert code == 0, err
     assert ("words.pt" in out) is with_manifest
     assert "pictures.pt" not in out

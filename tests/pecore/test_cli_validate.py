@@ -11,8 +11,9 @@ import pytest
 
 from pecore.cli import main
 from pecore.validate import gates
-from pecore.validate.bundle import Options, validate
-from pecore.validate.gates import Check
+from pecore.validate.bundle import ValidationOptions, validate
+from pecore.validate.checks import Check
+from tests.graph_builder import GraphBuilder
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -74,7 +75,46 @@ def test_what_the_gpu_refuses_of_a_text_tower_is_reported_only(
         return replace(check, outcome="failed", detail="55 findings") if "_text_" in path.name else check
 
     monkeypatch.setattr(gates, "graph_gate", refused)
-    found = {(c.gate, "_text_" in c.subject): c for c in validate(folder, Options(gpu="skip"), lambda line: None)}
+    found = {
+        (c.gate, "_text_" in c.subject): c
+        for c in validate(folder, ValidationOptions(gpu="skip"), log=lambda line: None)
+    }
     assert found["graph", True].outcome == "skipped"
     assert found["graph", True].detail == "reported only, this tower is for the CPU: 55 findings"
     assert (found["cpu", True].outcome, found["graph", False].outcome) == ("passed", "passed")
+
+
+@pytest.fixture
+def two_signatures(tmp_path: Path) -> Path:
+    """`serving_default`, and a second one that ML Drift refuses."""
+    first, second = GraphBuilder(), GraphBuilder()
+    x, y = first.tensor(1, 4, 8), first.tensor(1, 4, 8)
+    first.op("TANH", [x], y)
+    u, v = second.tensor(1, 6), second.tensor(1, 6)
+    second.op("SUB", [u, second.tensor(1, 6, data=1)], v, options="SubOptions")
+    second.codes[0].version = 3
+    return first.write(tmp_path / "two.tflite", [x], [y], second=("decode", second, [u], [v]))
+
+
+def test_inspect_shows_every_signature(two_signatures: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect", str(two_signatures), "--json"])
+    facts = json.loads(capfd.readouterr().out)
+    assert ended.value.code == 1
+    assert (facts["ops"], facts["ops_by_name"]) == (2, {"TANH": 1, "SUB": 1})
+    assert facts["signatures"] == {"serving_default": 0, "decode": 1}
+    assert facts["inputs"] == ["serving_default: t0 float32 [1, 4, 8]", "decode: t0 float32 [1, 6]"]
+    (finding,) = facts["findings"]
+    assert finding["detail"].startswith("in signature decode, SUB (op 0) is version 3, and ML Drift takes up to 2")
+
+
+def test_a_file_that_fails_to_run_is_exit_code_1(run: Run, tmp_path: Path) -> None:
+    builder = GraphBuilder()
+    x, index, y = builder.tensor(4, 8), builder.tensor(1, dtype="int32", data=9), builder.tensor(1, 8)
+    builder.op("GATHER", [x, index], y, options="GatherOptions")
+    code, out, err = run(builder.write(tmp_path / "gather.tflite", [x], [y]), "--json")
+    gates = {g["gate"]: g for g in json.loads(out)["gates"]}
+    assert code == 1
+    assert (gates["graph"]["outcome"], gates["cpu"]["outcome"]) == ("passed", "failed")
+    assert "gather index out of bounds" in gates["cpu"]["detail"]
+    assert "Traceback" not in err

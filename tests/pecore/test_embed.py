@@ -32,7 +32,7 @@ def photos(dataset, tmp_path):
 
 
 def fill(encoder, places, location, **options):
-    images = list_images([str(place) for place in places])
+    images = list_images([str(place) for place in places]).images
     writer = IndexWriter(str(location), about_rows(encoder), encoder.dim)
     prune = list(map(str, places)) if options.pop("prune", False) else ()
     return update_index(images, writer, partial(embed_images, encoder=encoder, writer=writer, **options), prune)
@@ -270,7 +270,7 @@ def test_a_bucket_s_images_into_a_bucket_s_index(bucket, encoder, dataset):
             with pytest.raises(InputError, match=said):
                 list_images([f"s3://{bucket}/{place}"])
         else:
-            assert len(list_images([f"s3://{bucket}/{place}"])) == 1
+            assert len(list_images([f"s3://{bucket}/{place}"]).images) == 1
     with pytest.raises(InputError, match="there is no index s3://"):
         open_index(f"s3://{bucket}/other.lance")
 
@@ -292,7 +292,7 @@ def test_ray_gives_the_rows_of_the_local_engine(bucket, encoder, tiny_bundle, mo
     )
     try:
         told = []
-        images = list_images(places)
+        images = list_images(places).images
         writer = IndexWriter(out, about_rows(encoder), encoder.dim)
         writer.add(images[:1], np.ones((1, encoder.dim), np.float32))
         stale = [type(images[0])(images[0].path, 1, 1), *images[1:]]

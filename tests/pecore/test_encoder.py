@@ -14,7 +14,9 @@ from PIL import Image
 from pecore.bundle import check_same_space, only_bundle, open_bundle
 from pecore.convert.checkpoint import load
 from pecore.convert.label_embeddings import write_labels
-from pecore.convert.text_tower import build_text_tower, load_text, tokenizer
+from pecore.convert.load import text_encoder
+from pecore.convert.text_tower import build_text_tower, load_text, token_ids
+from pecore.convert.tokenizer_file import clip_tokenizer
 from pecore.convert.towers import build_tower
 from pecore.encoder import PerceptionEncoder, rank
 from pecore.errors import GateError, InputError
@@ -37,7 +39,7 @@ def bundle_with_text(tiny_bundle, text_section, tmp_path_factory):
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["text"] = json.loads((text_section / "manifest.json").read_text())["text"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    for file in text_section.glob("*.tflite"):
+    for file in [*text_section.glob("*.tflite"), text_section / "tokenizer.json"]:
         shutil.copy(file, folder)
     return folder
 
@@ -46,7 +48,7 @@ def bundle_with_text(tiny_bundle, text_section, tmp_path_factory):
 def text_reference(tiny_variant, tiny_text_config):
     tower = build_text_tower(tiny_text_config, load_text(tiny_variant, "synthetic", config=tiny_text_config).state_dict)
     with torch.no_grad():
-        return F.normalize(tower(tokenizer(32)(TEXTS)), dim=-1).numpy()
+        return F.normalize(tower(token_ids(clip_tokenizer(), TEXTS, 32)), dim=-1).numpy()
 
 
 def test_import_is_cheap():
@@ -136,14 +138,20 @@ def test_a_graph_that_normalises_inside_gets_its_own_input(tiny_bundle, encoder,
     assert np.array_equal(pixels, preprocess(photos[0], 64, layout="nhwc", value_range="0..255"))
 
 
-@pytest.mark.usefixtures("small_text")
-def test_text_embeddings_from_pytorch(encoder, text_reference):
+@pytest.fixture
+def pytorch_texts(tiny_bundle, small_text):
+    """The bundle, which has no text `.tflite`, with PyTorch's text tower."""
+    bundle = open_bundle(tiny_bundle)
+    return PerceptionEncoder(bundle, threads=1, text_encoder=text_encoder(bundle))
+
+
+def test_text_embeddings_from_pytorch(pytorch_texts, text_reference):
+    encoder = pytorch_texts
     np.testing.assert_allclose(encoder.embed_text(TEXTS), text_reference, atol=1e-5)
     np.testing.assert_allclose(encoder.embed_text("a cat"), text_reference[:1], atol=1e-5)
 
 
-def test_text_embeddings_from_the_tflite(bundle_with_text, text_reference, monkeypatch):
-    monkeypatch.setattr("convert.text_tower.load_text", lambda *a, **k: pytest.fail("PyTorch was asked"))
+def test_text_embeddings_from_the_tflite(bundle_with_text, text_reference):
     actual = PerceptionEncoder(bundle_with_text).embed_text(TEXTS)
     assert actual.shape == (4, 512)
     np.testing.assert_allclose(actual, text_reference, atol=1e-5)
@@ -156,6 +164,8 @@ def test_text_of_another_checkpoint_is_refused(tiny_bundle, tmp_path):
     manifest["weights"] |= {"kind": "meta", "synthetic": False, "seed": None, "source": "gone.pt"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match=r"gone\.pt, is not there.*--text-checkpoint"):
+        text_encoder(open_bundle(folder))
+    with pytest.raises(InputError, match=r"no text tower; `pecore convert --size T16 --tower text`"):
         PerceptionEncoder(folder).embed_text("a cat")
     manifest["weights"] |= {"kind": "hub"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -163,8 +173,11 @@ def test_text_of_another_checkpoint_is_refused(tiny_bundle, tmp_path):
         PerceptionEncoder(folder).labels  # noqa: B018
 
 
-@pytest.mark.usefixtures("small_text")
 class TestCompare:
+    @pytest.fixture
+    def encoder(self, pytorch_texts):
+        return pytorch_texts
+
     def test_is_the_cosine(self, encoder, photos):
         image, texts = encoder.embed_image(photos[0])[0], encoder.embed_text(["a cat", "a dog"])
         cosines = encoder.compare(photos[0], ["a cat", "a dog"])

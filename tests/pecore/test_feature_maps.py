@@ -130,6 +130,15 @@ def test_what_wants_embeddings_refuses_a_bundle_of_features(bundle, shots, tmp_p
         assert "skipped" not in err
 
 
+def test_what_is_left_out_is_said(bundle, shots, tmp_path, capfd, without_heif):
+    shots[0].save(tmp_path / "a.png")
+    (tmp_path / "IMG.HEIC").write_bytes(b"heic")
+    arguments = ("features", tmp_path, "--bundle", bundle.folder, "--out", tmp_path / "maps.npz", "--json")
+    code, out, err = run(capfd, *arguments)
+    assert (code, json.loads(out)["left_out"]) == (0, {"HEIC": 1})
+    assert "1 file left out: 1 HEIC (convert them, or `pip install pillow-heif`)" in err
+
+
 @pytest.mark.parametrize(
     ("options", "said"), [([], "nothing to do"), (["--out", "maps.npy"], "--out writes .npz files, not maps.npy")]
 )

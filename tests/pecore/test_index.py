@@ -18,7 +18,7 @@ from pecore import index as index_module
 from pecore import index_writer
 from pecore.cluster import cluster
 from pecore.errors import InputError
-from pecore.image import find_images
+from pecore.image_files import find_images
 from pecore.index import Block, from_stored, open_index, to_stored, top_k
 from pecore.index_formats import export_index, format_of, import_npz
 from pecore.index_writer import ImageFile, IndexWriter, build_approximate

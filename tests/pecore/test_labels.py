@@ -1,16 +1,17 @@
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from pecore.bundle import Origin, require_same_checkpoint
 from pecore.convert.label_embeddings import write_labels
-from pecore.convert.staging import sha256
 from pecore.convert.text_tower import load_text, text_config
 from pecore.errors import InputError
+from pecore.files import sha256
 from pecore.labels import load_label_set
 from pecore.variants import find
 
@@ -33,6 +34,14 @@ def change(folder: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
+def add_vision(manifest: dict[str, Any], **changes: Any) -> None:
+    """The least that a vision tower's section holds."""
+    image = {"name": "image", "dtype": "float32", "shape": [1, 3, 224, 224]}
+    embedding = {"name": "embedding", "dtype": "float32", "shape": [1, 16]}
+    rest = {key: {} for key in ("tower_output", "scales", "preprocessing", "self_test")}
+    manifest.update(weights=VISION | changes, files={}, input=image, outputs=[embedding], **rest)
+
+
 def test_what_was_written_is_read(folder: Path) -> None:
     labels = load_label_set(folder)
     assert labels.labels == tuple(LABELS)
@@ -40,7 +49,7 @@ def test_what_was_written_is_read(folder: Path) -> None:
     assert labels.embeddings.dtype == np.float32
     assert labels.embeddings.tobytes() == (folder / "text_embeddings.bin").read_bytes()[8:]
     assert (labels.logit_scale, labels.size) == (100, "B16")
-    assert labels.about["templates"] == ["{}"]
+    assert labels.about.templates == ["{}"]
     with pytest.raises(ValueError, match="read-only"):
         labels.embeddings[0, 0] = 1
 
@@ -48,15 +57,26 @@ def test_what_was_written_is_read(folder: Path) -> None:
 def test_no_labels(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no bundle"):
         load_label_set(tmp_path)
-    (tmp_path / "manifest.json").write_text('{"format": 1}')
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": 1, "name": "n", "variant": asdict(B16)}))
     with pytest.raises(InputError, match=r"holds no labels; make some with `pecore labels"):
         load_label_set(tmp_path)
 
 
-@pytest.mark.parametrize("manifest", ["{", "[]", '{"labels": {"n": 3}}', '{"labels": [1]}'])
-def test_a_damaged_manifest(manifest: str, folder: Path) -> None:
-    (folder / "manifest.json").write_text(manifest)
-    with pytest.raises(InputError, match=r"manifest\.json can't be used"):
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda m: m.update(labels={"n": 3}), "labels lacks"),
+        (lambda m: m.update(labels=[1]), "its labels is a list"),
+        (lambda m: m["labels"].update(n="three"), r"its labels\.n is 'three'"),
+        (lambda m: m["labels"].update(files={}), "lists no embeddings or no labels"),
+    ],
+)
+def test_a_damaged_manifest(edit: Callable[[dict[str, Any]], Any], said: str, folder: Path) -> None:
+    change(folder, edit)
+    with pytest.raises(InputError, match=rf"manifest\.json .*{said}"):
+        load_label_set(folder)
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match=r"manifest\.json is damaged"):
         load_label_set(folder)
 
 
@@ -105,20 +125,18 @@ def test_another_number_of_labels(folder: Path) -> None:
 
 
 def test_a_bundle_of_the_same_checkpoint(folder: Path) -> None:
-    change(folder, lambda m: m.update(weights=VISION))
+    change(folder, add_vision)
     assert len(load_label_set(folder).labels) == 3
 
 
 def test_another_checkpoint_is_refused_where_they_meet(folder: Path) -> None:
-    labels = load_label_set(folder)
-    manifest = {"variant": {"size": "B16"}, "weights": VISION}
-    labels.check_partner(manifest, "elsewhere")
+    labels, vision = load_label_set(folder), Origin(**VISION)
+    require_same_checkpoint(labels.about.weights, labels.size, vision, "B16", "elsewhere")
+    other = replace(vision, seed=1, source="synthetic, seed 1")
     with pytest.raises(InputError, match=r"elsewhere.*from synthetic, seed 1, not from synthetic, seed 0"):
-        labels.check_partner(manifest | {"weights": VISION | {"seed": 1, "source": "synthetic, seed 1"}}, "elsewhere")
+        require_same_checkpoint(labels.about.weights, labels.size, other, "B16", "elsewhere")
     with pytest.raises(InputError, match="of L14, not of B16"):
-        labels.check_partner(manifest | {"variant": {"size": "L14"}}, "elsewhere")
-    with pytest.raises(InputError, match="no vision tower"):
-        labels.check_partner({"variant": {"size": "B16"}}, "elsewhere")
-    change(folder, lambda m: m.update(weights=VISION | {"synthetic": False, "kind": "timm", "source": "mine.pt"}))
+        require_same_checkpoint(labels.about.weights, labels.size, vision, "L14", "elsewhere")
+    change(folder, lambda m: add_vision(m, synthetic=False, kind="timm", source="mine.pt"))
     with pytest.raises(InputError, match=r"from mine\.pt"):
         load_label_set(folder)

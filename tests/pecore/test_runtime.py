@@ -9,8 +9,10 @@ import pytest
 import skimage.data
 import torch
 from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.hardware_accelerator import HardwareAccelerator
 from skimage.transform import resize
 
+from pecore.encoder import PerceptionEncoder
 from pecore.errors import InputError
 from pecore.runtime import TensorSpec, open_model
 
@@ -128,10 +130,27 @@ def test_a_folder_is_no_model(tmp_path):
         open_model(tmp_path)
 
 
-@pytest.mark.parametrize(("option", "value"), [("backend", "npu"), ("precision", "bf16"), ("threads", 0)])
+@pytest.mark.parametrize(("option", "value"), [("backend", "npu"), ("compute", "bf16"), ("threads", 0)])
 def test_an_option_that_does_not_exist_is_named(stem, option, value):
     with pytest.raises(InputError, match=str(value)):
         open_model(stem, **{option: value})
+
+
+@pytest.mark.parametrize(("compute", "in_fp32"), [("fp16", False), ("fp32", True)])
+@pytest.mark.parametrize("through", ["open_model", "PerceptionEncoder"])
+def test_compute_reaches_the_gpu(stem, tiny_bundle, monkeypatch, through, compute, in_fp32):
+    """As far as LiteRT's own options: a machine without a GPU can ask no more."""
+    asked = []
+
+    def from_file(path, options):
+        asked.append((options.hardware_accelerators, options.gpu_options.enforce_f32))
+        raise RuntimeError("no GPU here")
+
+    monkeypatch.setattr("pecore.runtime.CompiledModel.from_file", from_file)
+    opener, what = (open_model, stem) if through == "open_model" else (PerceptionEncoder, tiny_bundle)
+    with pytest.raises(InputError, match="no GPU here"):
+        opener(what, backend="gpu", compute=compute)
+    assert asked == [(HardwareAccelerator.GPU, in_fp32)]
 
 
 def test_without_tensorflow_the_extra_is_named(stem, monkeypatch):

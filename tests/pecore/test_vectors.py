@@ -3,13 +3,14 @@
 import hashlib
 import importlib.util
 import json
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 from skimage import data
 
 from pecore.encoder import PerceptionEncoder, rank
@@ -92,6 +93,17 @@ def test_images_and_tensors(image: dict[str, Any]) -> None:
         made = preprocess(FOLDER / image["png"], tensor["size"], layout=tensor["layout"], value_range=tensor["range"])
         np.testing.assert_allclose(stored, made.ravel(), rtol=0, atol=VECTORS["normalise"]["tolerance"])
         assert len(stored) == 3 * tensor["size"] ** 2
+
+
+def test_the_profile_of_the_one_that_has_one_is_ignored() -> None:
+    """Converting it to sRGB would make other pixels."""
+    (entry,) = (image for image in IMAGES if image["name"] == "profile")
+    with Image.open(FOLDER / entry["png"]) as stored:
+        profile = ImageCms.ImageCmsProfile(BytesIO(stored.info["icc_profile"]))
+        assert ImageCms.getProfileDescription(profile).strip() == "Display P3"
+        converted = ImageCms.profileToProfile(stored, profile, ImageCms.createProfile("sRGB"))
+    assert np.abs(np.asarray(converted, int) - pixels_of(entry)).max() > 40
+    assert np.array_equal(np.asarray(load_image(FOLDER / entry["png"])), pixels_of(entry))
 
 
 def test_generated_images() -> None:

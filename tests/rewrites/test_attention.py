@@ -8,8 +8,8 @@ from timm.models.eva import EvaAttention
 from torch import nn
 
 from pecore.rewrites.attention import Attention
-from pecore.rewrites.fold import as_linear, norm_affine
-from pecore.rewrites.tower import branch_out, rotation
+from pecore.rewrites.fold import as_linear, from_linear, norm_affine
+from pecore.rewrites.tower import branch_out, rotations
 
 EXACT = 1e-10
 
@@ -17,7 +17,7 @@ EXACT = 1e-10
 @pytest.mark.parametrize(("stream", "keep_weight"), [(1 / 32, False), (2.0**-8, True)])
 def test_attention_is_timm_s(seen, stream: float, keep_weight: bool) -> None:
     """From the standardised tokens (norm1's affine part folded in) to a centred, scaled addition to the stream."""
-    rope = rotation(seen.model, torch.float64)
+    rope = rotations(seen.model, torch.float64)[0]
     for index, block in enumerate(seen.model.blocks):
         norm = block.norm1
         weight, bias = norm_affine(norm)
@@ -26,7 +26,7 @@ def test_attention_is_timm_s(seen, stream: float, keep_weight: bool) -> None:
         x = F.layer_norm(seen.inputs[f"blocks.{index}.norm1"], norm.normalized_shape, eps=norm.eps)[:, None]
         expected = seen.outputs[f"blocks.{index}.attn"]
         expected = (expected - expected.mean(-1, keepdim=True))[:, None]
-        out = as_linear(branch_out(block.attn.proj, None, stream), torch.float64)
+        out = as_linear(branch_out(from_linear(block.attn.proj), None, stream), torch.float64)
         ours = Attention(block.attn, norm, rope, out, torch.float64, keep_weight)
         addition = ours(x * weight if keep_weight else x)
         assert (addition / stream - expected).abs().max() <= EXACT
@@ -50,7 +50,7 @@ def test_every_form_of_timm_s_projection(kind: type[nn.Module], fused: bool, bia
     if kind is EvaAttention and fused and bias:
         assert theirs.qkv.bias is None  # type: ignore[union-attr]
         assert theirs.q_bias is not None
-    out = as_linear(branch_out(theirs.proj, None, 1.0), torch.float64)  # type: ignore[arg-type]
+    out = as_linear(branch_out(from_linear(theirs.proj), None, 1.0), torch.float64)  # type: ignore[arg-type]
     ours = Attention(theirs, nn.Identity(), None, out, torch.float64)
     expected = theirs(x)
     assert (ours(x[:, None]) - (expected - expected.mean(-1, keepdim=True))[:, None]).abs().max() <= EXACT
@@ -59,7 +59,7 @@ def test_every_form_of_timm_s_projection(kind: type[nn.Module], fused: bool, bia
 def test_layer_scale_is_folded_into_the_projection() -> None:
     theirs = _random(AttentionRope(24, num_heads=3))
     gamma = torch.linspace(-0.5, 2, 24, dtype=torch.float64)
-    out = as_linear(branch_out(theirs.proj, gamma, 1 / 32), torch.float64)
+    out = as_linear(branch_out(from_linear(theirs.proj), gamma, 1 / 32), torch.float64)
     x = torch.randn(1, 10, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
     expected = gamma * theirs(x)
     expected = expected - expected.mean(-1, keepdim=True)
@@ -69,8 +69,8 @@ def test_layer_scale_is_folded_into_the_projection() -> None:
 
 def test_no_tensor_has_more_than_four_axes(seen) -> None:
     block = seen.model.blocks[0]
-    out = as_linear(branch_out(block.attn.proj, None, 1.0), torch.float64)
-    ours = Attention(block.attn, block.norm1, rotation(seen.model, torch.float64), out, torch.float64)
+    out = as_linear(branch_out(from_linear(block.attn.proj), None, 1.0), torch.float64)
+    ours = Attention(block.attn, block.norm1, rotations(seen.model, torch.float64)[0], out, torch.float64)
     tokens = torch.zeros(1, 1, seen.variant.tokens, seen.variant.width, dtype=torch.float64)
     assert max(_ranks(ours, tokens)) == 4
     assert max(_ranks(block.attn, tokens[0])) == 5  # timm's own

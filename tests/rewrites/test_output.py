@@ -140,5 +140,5 @@ def test_refusals(core: tuple[Any, torch.Tensor]) -> None:
         with pytest.raises(ValueError, match=f"no layer {layer}: the tower has 3 blocks, 0 to 2"):
             rewrite(model, output=Output("features", layer))
     headless, _ = build(find("spatial-T16"), depth=1)
-    with pytest.raises(UnsupportedTowerError, match=r"^head: a tower without a projection"):
-        rewrite(headless, output=Output("embedding"))
+    with pytest.raises(UnsupportedTowerError, match=r"^head: a classifier that is not there"):
+        rewrite(headless, output=Output("logits"))

@@ -4,7 +4,7 @@ import torch
 from timm.layers import apply_rot_embed_cat
 
 from pecore.rewrites.rope import HalfRotation, bake, half_split
-from pecore.rewrites.tower import rotation
+from pecore.rewrites.tower import rotations
 
 EXACT = 1e-10
 
@@ -23,7 +23,7 @@ def _timm(seen, x: torch.Tensor) -> torch.Tensor:
 
 
 def test_rotates_as_timm_does(seen) -> None:
-    rope = rotation(seen.model, torch.float64)
+    rope = rotations(seen.model, torch.float64)[0]
     assert rope is not None
     order = half_split(seen.variant.head_dim)
     q, k = _queries_and_keys(seen)
@@ -35,7 +35,7 @@ def test_rotates_as_timm_does(seen) -> None:
 
 def test_attention_scores_are_timm_s(seen) -> None:
     """Baking permutes q and k alike, which their inner product does not see."""
-    rope = rotation(seen.model, torch.float64)
+    rope = rotations(seen.model, torch.float64)[0]
     assert rope is not None
     heads = seen.variant.heads
     q, k = _queries_and_keys(seen)
@@ -50,7 +50,7 @@ def test_attention_scores_are_timm_s(seen) -> None:
 
 
 def test_class_token_is_not_rotated(seen) -> None:
-    rope = rotation(seen.model, torch.float64)
+    rope = rotations(seen.model, torch.float64)[0]
     assert rope is not None
     prefix = seen.model.num_prefix_tokens
     assert prefix == int(seen.variant.class_token)

@@ -12,12 +12,20 @@ from timm.models.eva import Eva
 from torch import nn
 
 from pecore.image import preprocess
+from pecore.rewrites import Output
 from pecore.rewrites.norm import ScaledLayerNorm
 from pecore.rewrites.tower import Scales, Stem, UnsupportedTowerError, rewrite
 from pecore.validate.exactness import max_difference
 
 EXACT = 1e-10
-UNUSUAL = Scales(stem=4.0, stream=2.0**-7, gains={"blocks.0.norm2": 16.0, "norm": 0.5}, pool=2.0, head=0.125)
+INNER = {
+    f"blocks.{i}.{name}": 2.0**power
+    for i, powers in enumerate(((-7, -6, -5, -8, 3), (3, 2, 6, 1, -7)))
+    for name, power in zip(("attn.qk_norm.norm", "attn.norm", "mlp.norm", "attn_norm.norm", "mlp_norm.norm"), powers)
+}
+"""Factors of norms inside a branch, above and below what weights carry."""
+
+UNUSUAL = Scales(stem=4.0, stream=2.0**-7, gains={"blocks.0.norm2": 16.0, "norm": 0.5} | INNER, pool=2.0, head=0.125)
 
 
 def _expected(seen) -> torch.Tensor:
@@ -75,6 +83,8 @@ def test_scales_are_carried_and_the_stream_has_no_mean(seen) -> None:
 
 
 # Towers of timm's Eva that are no Perception Encoder.
+
+RMS = partial(timm.layers.RmsNorm, eps=1e-5)
 
 PLAIN: dict[str, Any] = {
     "img_size": 64,
@@ -139,37 +149,78 @@ def test_rewriting_leaves_the_model_as_it_was() -> None:
         {"swiglu_mlp": True, "swiglu_align_to": 8},
         {"rope_rotate_half": True},
         {"rope_type": "dinov3", "rope_rotate_half": True, "use_abs_pos_emb": False, "init_values": 0.1},
+        {"rope_type": "mixed", "rope_grid_indexing": "xy"},
+        {"rope_type": "mixed", "qk_norm": True, "img_size": (64, 96)},
+        {"dynamic_img_size": True, "img_size": (64, 96)},
+        {"dynamic_img_size": True, "rope_type": "dinov3", "rope_rotate_half": True},
+        {"qk_norm": True},
+        {"qk_norm": True, "rope_rotate_half": True},
+        {"qk_norm": True, "use_rot_pos_emb": False, "attn_type": "eva"},
+        {"qkv_fused": False, "num_kv_heads": 1},
+        {"qkv_fused": False, "num_kv_heads": 1, "qk_norm": True, "num_heads": 4},
+        {"scale_attn_inner": True},
+        {"scale_mlp": True},
+        {"swiglu_mlp": True, "scale_mlp": True, "scale_attn_inner": True},
+        {"norm_layer": RMS, "use_pre_transformer_norm": False, "global_pool": "token", "qk_norm": True},
+        {"norm_layer": RMS, "use_pre_transformer_norm": False, "global_pool": "avg", "scale_mlp": True},
+        {"use_post_norm": True},
+        {"use_post_norm": True, "use_pre_transformer_norm": False, "global_pool": "token", "swiglu_mlp": True},
+        {"use_post_norm": True, "norm_layer": RMS, "use_pre_transformer_norm": False, "global_pool": "token"},
+        {"use_post_norm": True, "scale_attn_inner": True, "scale_mlp": True, "swiglu_mlp": True},
     ],
     ids=str,
 )
-def test_other_eva_towers(options: dict[str, Any], by_block: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("keep", [False, True], ids=["folded", "norm weights kept"])
+def test_other_eva_towers(options: dict[str, Any], keep: bool, by_block: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if by_block:
         monkeypatch.setattr("validate.exactness.WHOLE_TOWER_PARAMETERS", 0)
     model = eva(**options)
     height, width = model.patch_embed.img_size
     image = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(12))
+    assert max_difference(model, UNUSUAL, image, keep_norm_weights=keep) <= EXACT
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"global_pool": "token"},
+        {"global_pool": "avg"},
+        {"global_pool": "avg", "use_fc_norm": False, "use_post_transformer_norm": False},
+        {"global_pool": "map"},
+        {"global_pool": "token", "num_reg_tokens": 2, "use_pre_transformer_norm": False, "use_post_norm": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("keep", [False, True], ids=["folded", "norm weights kept"])
+def test_a_tower_without_a_projection_gives_its_pooled_tokens(options: dict[str, Any], keep: bool) -> None:
+    model = eva(num_classes=0, **options)
+    image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(12))
+    for output in (Output("embedding"), Output("both", 0), Output("both")):
+        assert max_difference(model, UNUSUAL, image, output, keep_norm_weights=keep) <= EXACT
+    with pytest.raises(UnsupportedTowerError, match=r"^head: a classifier that is not there"):
+        rewrite(model, output=Output("logits"))
+
+
+def test_a_tower_of_any_image_size_gets_the_grid_it_was_built_for() -> None:
+    """`dynamic_img_size`: timm's table follows the image, the rewritten tower's the size it was set to."""
+    model = eva(dynamic_img_size=True, rope_type="dinov3", rope_rotate_half=True, img_size=64)
+    model.set_input_size((96, 48))
+    image = torch.randn(1, 3, 96, 48, generator=torch.Generator().manual_seed(12))
     assert max_difference(model, UNUSUAL, image) <= EXACT
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"swiglu_mlp": True, "scale_mlp": True}, "blocks.0.mlp.norm: a norm inside the SwiGLU"),
-        ({"scale_mlp": True}, "blocks.0.mlp.norm: a norm inside the Mlp"),
-        ({"scale_attn_inner": True}, "blocks.0.attn.norm: "),
-        ({"qk_norm": True}, "blocks.0.attn.q_norm: "),
-        ({"qkv_fused": False, "num_kv_heads": 1}, "blocks.0.attn: grouped-query"),
-        ({"use_post_norm": True}, "blocks.0: a EvaBlockPostNorm"),
+        ({"norm_layer": partial(timm.layers.RmsNorm, eps=1e-5)}, "norm_pre: a RmsNorm"),
+        ({"norm_layer": timm.layers.SimpleNorm, "use_pre_transformer_norm": False}, "norm: a SimpleNorm"),
+        ({"dynamic_img_size": True, "dynamic_img_pad": True}, "patch_embed: padding"),
         ({"global_pool": "max"}, "attn_pool: global_pool='max'"),
         ({"global_pool": "avgmax"}, "attn_pool: global_pool='avgmax'"),
         ({"use_fc_norm": True, "use_post_transformer_norm": True}, "fc_norm: "),
         ({"global_pool": "avg", "use_post_transformer_norm": True}, "fc_norm: a norm behind a norm"),
         ({"use_post_transformer_norm": False}, "norm: "),
-        ({"norm_layer": partial(timm.layers.RmsNorm, eps=1e-5)}, "[a-z_.]*norm[a-z_]*: RmsNorm"),
-        ({"num_classes": 0}, "head: "),
-        ({"rope_type": "mixed"}, "rope: mixed RoPE"),
         ({"rope_type": "mrope", "num_heads": 1, "depth": 1}, "rope: "),
-        ({"dynamic_img_size": True}, "rope|patch_embed"),
         ({"in_chans": 4}, "patch_embed"),
     ],
     ids=str,
@@ -207,18 +258,16 @@ def test_another_activation_is_refused(act: nn.Module) -> None:
         rewrite(model)
 
 
-def test_other_models_of_timm_s_are_named() -> None:
-    vit = timm.create_model("vit_tiny_patch16_224", depth=1, img_size=32)
-    with pytest.raises(UnsupportedTowerError, match=r"^VisionTransformer: "):
-        rewrite(vit)
-    large = timm.create_model("eva02_base_patch14_224", depth=1, img_size=28)
-    with pytest.raises(UnsupportedTowerError, match=r"^blocks\.0\.mlp\.norm: a norm inside the SwiGLU"):
-        rewrite(large)
-
-
 @pytest.mark.parametrize("act", [nn.GELU(), nn.Sigmoid()], ids=str)
 def test_another_gate_is_refused(act: nn.Module) -> None:
     model = eva(swiglu_mlp=True)
     model.blocks[0].mlp.act = act
     with pytest.raises(UnsupportedTowerError, match=r"^blocks\.0\.mlp\.act: "):
+        rewrite(model)
+
+
+def test_gated_attention_is_refused() -> None:
+    model = eva()
+    model.blocks[0].attn.gate = nn.Linear(96, 96)
+    with pytest.raises(UnsupportedTowerError, match=r"^blocks\.0\.attn\.gate: gated attention"):
         rewrite(model)

@@ -65,7 +65,7 @@ def results(image) -> dict:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ablation, "probe", lambda: None)
         rows = [r for r in ROWS if r.name not in ("matmul-pool", "norm-published", "l2-normalize")]
-        found = ablate(build, write_fp16, [image], [400.0], rows, compared=1, stage=lambda name: None)
+        found = ablate(build, write_fp16, [image], [400.0], rows, compared=1, log=lambda name: None)
     return {r.row.name: json.loads(json.dumps(r.as_dict(), allow_nan=False)) for r in found}
 
 
@@ -116,7 +116,7 @@ def test_rows_are_chosen_by_name_and_keep_the_whole_tower_in_front():
 def row(*correlations: float | None, verdict: str = "ran", **changes) -> dict:
     """A row as JSON has it, at amplitude 400, 800, ..."""
     points = [
-        {"amplitude": 400.0 * 2**i, "verdict": verdict, "correlation": c, "norm_error": 1e-4, "blind": c == 0.25}
+        {"amplitude": 400.0 * 2**i, "verdict": verdict, "correlation": c, "norm_error": 1e-4, "collapsed": c == 0.25}
         for i, c in enumerate(correlations)
     ]
     about = {"name": "none", "out": "nothing", "ops": 10, "ops_on_gpu": 10, "verdict": verdict, "refused": []}

@@ -10,7 +10,7 @@ from pecore.validate.gpu import (
     NO_ADAPTER_REMEDY,
     RefusedOp,
     Verdict,
-    judge,
+    classify_run,
     one_op_model,
     parse_adapter,
     parse_refusals,
@@ -18,6 +18,13 @@ from pecore.validate.gpu import (
 )
 from pecore.validate.gpu_child import load_arrays, save_arrays
 
+KERNEL_FAILED = (
+    "E0000 00:00:1795591348.805120    5532 delegate_webgpu.cc:478] Failed to create DelegateKernelLiteRt: "
+    "INVALID_ARGUMENT: Shape mismatch: {bhwc, {8, 1, 1, 8}} vs {bhwc, {1, 1, 8, 8}}\n"
+    "=== Source Location Trace: ===\n"
+    "ERROR: Failed to initialize kernel.\n"
+    "ERROR: Restored original execution plan after delegate application failure.\n"
+)
 LAVAPIPE = (
     "I0000 00:00:1795252089.261393    4900 environment.cc:532] Selected adapter: llvmpipe (LLVM 15.0.6, 256 bits), "
     "arch=software, vendor=mesa, backend=Vulkan, adapterType=CPU / Software\n"
@@ -33,6 +40,10 @@ REFUSED_ALL = LAVAPIPE + (
     "ERROR: Following operations are not supported by GPU delegate:\n"
     "L2_NORMALIZATION: Operation is not supported.\n"
     "No operations will run on the GPU, and all 1 operations will run on the CPU.\n"
+)
+GAVE_UP_LOG = (
+    "RuntimeError: Failed to read from tensor buffer: ERROR: [tensor_buffer.cc:711]\n"
+    "\u2514 Failed to lock custom tensor buffer\n"
 )
 MESA_22 = (
     "INFO: [delegate_webgpu.cc:342] Create WebGPU environment (use_low_power=0, enable_host_mapped_pointer=1)\n"
@@ -78,20 +89,29 @@ def test_refusals_keep_the_delegates_reason_and_skip_lines_of_the_log():
         (0, {"stage": "done", "ops": 6, "run_s": [0.1]}, "", Verdict.NOT_ON_GPU, "never named"),
         (0, {"stage": "compiling", "ops": 6, "refused": "-"}, REFUSED, Verdict.REFUSED, "2 of 6 ops on the GPU"),
         (0, {"stage": "compiling", "ops": 6, "refused": "out of memory"}, LAVAPIPE, Verdict.REFUSED, "out of memory"),
+        (
+            0,
+            {"stage": "compiling", "refused": "-"},
+            LAVAPIPE + KERNEL_FAILED,
+            Verdict.REFUSED,
+            "words: Failed to create",
+        ),
+        (0, {"stage": "running", "failed": "no dtype"}, LAVAPIPE, Verdict.FAILED, "it failed while running: no dtype"),
         (0, {"stage": "compiling", "ops": 6, "refused": "-"}, MESA_22, Verdict.NO_ADAPTER, "ArrayDynamicIndexing"),
         (-11, {"stage": "compiling", "ops": 6}, LAVAPIPE, Verdict.CRASHED, "SIGSEGV while compiling"),
         (1, {"stage": "running input 1 of 1"}, "device lost", Verdict.CRASHED, "code 1 while running input 1"),
         (None, {"stage": "compiling"}, LAVAPIPE, Verdict.TIMED_OUT, "after 7 s while compiling"),
+        (1, {"stage": "running input 1 of 1"}, LAVAPIPE + GAVE_UP_LOG, Verdict.GAVE_UP, "nothing about the model"),
     ],
 )
 def test_verdicts(returncode, result, log, verdict, words):
-    run = judge(returncode, result, log, "fp16", 7)
+    run = classify_run(returncode, result, log, "fp16", 7)
     assert run.verdict is verdict
     assert words in run.detail
 
 
 def test_a_long_log_loses_its_middle():
-    log = judge(0, {"stage": "done", "ops": 1}, LAVAPIPE + "x" * 3 * LOG_LIMIT + "the end", "fp16", 7).log
+    log = classify_run(0, {"stage": "done", "ops": 1}, LAVAPIPE + "x" * 3 * LOG_LIMIT + "the end", "fp16", 7).log
     assert log.startswith(LAVAPIPE)
     assert log.endswith("the end")
     assert len(log) < LOG_LIMIT + 100
@@ -117,7 +137,7 @@ def test_a_file_that_is_no_model_is_the_callers_error(one_op, content):
         run_on_gpu(one_op)
 
 
-def test_a_missing_file_and_a_wrong_precision_are_the_callers_errors(one_op, tmp_path):
+def test_a_missing_file_and_a_wrong_compute_are_the_callers_errors(one_op, tmp_path):
     with pytest.raises(InputError, match="no such file"):
         run_on_gpu(tmp_path / "nowhere.tflite")
     with pytest.raises(InputError, match="bf16"):

@@ -129,7 +129,7 @@ def test_a_converted_module_reads_as_the_interpreter_sees_it(tmp_path):
     ("content", "message"),
     [
         (None, "does not exist"),
-        (b"", "not a .tflite"),
+        (b"", "is empty"),
         (b"\x1c\0\0\0", "not a .tflite"),
         (b"PK\3\4" * 9, "not a .tflite"),
         (b"\x1c\0\0\0TFL3", "damaged or truncated"),

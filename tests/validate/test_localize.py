@@ -14,6 +14,7 @@ from pecore.convert.quantize import quantize
 from pecore.convert.synthetic import synthetic_state_dict
 from pecore.convert.towers import build_tower
 from pecore.errors import GateError, InputError
+from pecore.files import json_ready
 from pecore.image import preprocess
 from pecore.rewrites.tower import Tower, rewrite
 from pecore.runtime import open_model
@@ -27,7 +28,7 @@ from pecore.variants import find
 TINY = dataclasses.replace(find("T16"), depth=2, image_size=64)
 
 
-def quiet(stage: str) -> None:
+def quiet(line: str) -> None:
     pass
 
 
@@ -104,7 +105,7 @@ def test_weights_in_another_file_are_refused(builder, tmp_path):
 
 
 def test_a_sound_file_is_found_sound(file, tower, inputs):
-    found = localize(file, inputs, {}, ("PyTorch", torch_reference(tower, inputs)), stage=quiet)
+    found = localize(file, inputs, {}, ("PyTorch", torch_reference(tower, inputs)), log=quiet)
     assert found.sound
     assert found.first == {"cpu": None}
     # Every part has its module's output to be held against; float32 sums in another order are all the difference.
@@ -114,7 +115,7 @@ def test_a_sound_file_is_found_sound(file, tower, inputs):
 @pytest.mark.parametrize("reference", ["PyTorch", "file"])
 def test_flipped_weights_are_found_in_their_block_and_layer(file, flipped, tower, inputs, reference):
     held = torch_reference(tower, inputs) if reference == "PyTorch" else file_reference(file, inputs)
-    found = localize(flipped, inputs, {}, (reference, held), stage=quiet)
+    found = localize(flipped, inputs, {}, (reference, held), log=quiet)
     assert not found.sound
     step = found.first["cpu"].step
     assert (step.part, step.name, step.op.name) == ("Block 1", "attn.qkv", "FULLY_CONNECTED")
@@ -146,17 +147,17 @@ def test_backends_are_held_against_the_cpu(file, inputs):
         raise GateError("50 of 1001 ops on the GPU")
 
     runners = {"good": cpu_runner, "bad": overflowing, "absent": absent, "refusing": refusing}
-    found = localize(file, inputs, runners, stage=quiet)
+    found = localize(file, inputs, runners, log=quiet)
     assert found.columns == {"good": "good against LiteRT CPU", "bad": "bad against LiteRT CPU"}
     assert found.skipped == {"absent": "no adapter"}
     assert found.broken == {"refusing": "50 of 1001 ops on the GPU"}
     assert found.first["good"] is None
     assert found.first["bad"].step.part == "norm"  # the first of the last three parts
     assert [row.errors["bad"].nonfinite for row in found.parts] == [0, 0, 0, 1, 1, 1]
-    assert found.as_dict()["parts"][-1]["errors"]["bad"]["size"] == "inf"
+    assert json_ready(found.as_dict())["parts"][-1]["errors"]["bad"]["size"] == "inf"
     assert not found.sound
     with pytest.raises(InputError, match=r"nothing to compare tower.tflite with \(no adapter\)"):
-        localize(file, inputs, {"absent": absent}, stage=quiet)
+        localize(file, inputs, {"absent": absent}, log=quiet)
 
 
 def test_a_graph_whose_names_tell_nothing_is_cut_into_runs_of_ops(builder, tmp_path):
@@ -170,7 +171,7 @@ def test_a_graph_whose_names_tell_nothing_is_cut_into_runs_of_ops(builder, tmp_p
 
     sound, wrong = chain(tmp_path / "sound.tflite", 1.0), chain(tmp_path / "wrong.tflite", 3.0)
     inputs = {"in0": np.zeros((1, 8), np.float32)}
-    found = localize(wrong, inputs, {}, ("sound.tflite", file_reference(sound, inputs)), stage=quiet)
+    found = localize(wrong, inputs, {}, ("sound.tflite", file_reference(sound, inputs)), log=quiet)
     assert len(found.parts) == 4
     assert found.first["cpu"].step.op.index == 10
     assert found.first["cpu"].step.part == "ADD (op 8) on"
@@ -217,7 +218,7 @@ def test_silence_is_compared_too():
     zeros, ones = np.zeros((2, 3), np.float32), np.ones((2, 3), np.float32)
     assert compare(zeros, zeros).size == 0
     assert compare(zeros, ones).size == np.inf
-    assert compare(zeros, ones).as_dict() == {
+    assert json_ready(compare(zeros, ones).as_dict()) == {
         **{"nonfinite": 0, "correlation": None, "relative": "inf", "channel": "inf", "size": "inf"}
     }
     assert compare(ones, zeros).size == 1
@@ -230,7 +231,7 @@ def test_silence_is_compared_too():
 def test_int8_without_norm_weights_fails_at_the_first_linear_behind_the_massive_activations(converted, kept):
     inputs = converted.inputs[0]
     reference = "fp32", file_reference(converted.files["fp32", kept], inputs)
-    found = localize(converted.files["int8", kept], inputs, {}, reference, stage=quiet)
+    found = localize(converted.files["int8", kept], inputs, {}, reference, log=quiet)
     if kept:
         assert found.sound
         assert max(row.errors["cpu"].size for row in found.parts) < 0.04

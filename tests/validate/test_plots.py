@@ -9,7 +9,7 @@ import pytest
 from pecore.rewrites.tower import Scales
 from pecore.validate.graph import Op, Tensor
 from pecore.validate.headroom import Reduction
-from pecore.validate.localize import Error, Localization, Row, Step
+from pecore.validate.localize import Error, Localization, Step, StepErrors
 from pecore.validate.plots import plot_headroom, plot_localization
 
 
@@ -38,7 +38,7 @@ def localization(lost: int, with_reference: bool) -> Localization:
         tensor = Tensor(i, f"t{i}", (1, 4), (1, 4), "float32", False, 0, 0, Path("m.tflite"), None)
         step = Step(Op(i, "ADD", "builtin", (), (tensor,), {}), f"Block {i}", "residual", (str(i),), True)
         errors = {"gpu": Error(lost * (i > 2), *([math.nan] * 3 if lost and i > 2 else [0.9999, 0.01, 0.02]))}
-        rows.append(Row(step, 3.0, errors | ({"cpu": Error(0, 1.0, 1e-7, 0.0)} if with_reference and i else {})))
+        rows.append(StepErrors(step, 3.0, errors | ({"cpu": Error(0, 1.0, 1e-7, 0.0)} if with_reference and i else {})))
     return Localization(columns, 0.05, rows, [], {c: rows[3] if c == "gpu" and lost else None for c in columns})
 
 

@@ -7,8 +7,17 @@ from pathlib import Path
 import pytest
 
 from pecore.errors import InputError
-from pecore.validate.graph import Graph, read_graph
-from pecore.validate.rules import BLOCKING, GRAPH_PREDICATES, PREDICATES, VERDICTS, check, load_rules, runtimes
+from pecore.validate.graph import Graph, read_graph, read_graphs
+from pecore.validate.rules import (
+    BLOCKING,
+    GRAPH_PREDICATES,
+    PREDICATES,
+    VERDICTS,
+    check,
+    check_graphs,
+    load_rules,
+    runtimes,
+)
 
 KNOWN, RULES = load_rules()
 
@@ -96,6 +105,24 @@ def _(b):
     x, paddings, y = b.tensor(4, 8), b.tensor(2, 2, dtype="int32", data=[[0, 1], [0, 0]]), b.tensor(5, 8)
     b.op("PAD", [x, paddings], y, options="PadOptions")
     return [x], [y]
+
+
+@flaw("pad-first-axis")
+def _(b):
+    x, paddings, y = b.tensor(2, 4, 8), b.tensor(3, 2, dtype="int32", data=[[0, 0], [0, 1], [0, 0]]), b.tensor(2, 5, 8)
+    b.op("PAD", [x, paddings], y, options="PadOptions")
+    return [x], [y]
+
+
+def _version(b, name: str, version: int, options: str = "", **values):
+    x, y = b.tensor(1, 4, 8), b.tensor(1, 4, 8)
+    b.op(name, [x, b.tensor(1, 4, 8, data=1)] if name in ("ADD", "SUB") else [x], y, options=options, **values)
+    b.codes[-1].version = version
+    return [x], [y]
+
+
+for _group in ("2.1.3", "2.1.6", "2.2.0"):
+    flaw(f"op-version-{_group}")(lambda b: _version(b, "SUB", 3, "SubOptions"))
 
 
 @flaw("runtime-operand")
@@ -395,8 +422,9 @@ def test_a_rule_fires_on_its_flaw_alone(rule, builder, tmp_path):
     for runtime in KNOWN:
         found = {finding.rule: finding for finding in check(graph, runtime)}
         assert (rule.id in found) == rule.holds_for(runtime), runtime
-        # The two int8 rules share one graph, each for its versions.
-        assert all(other.startswith("linear-int8-add") for other in found.keys() - {rule.id}), runtime
+        # The two int8 rules share one graph, each for its versions, and so do those about operations' versions.
+        shared = next((name for name in ("linear-int8-add", "op-version-") if rule.id.startswith(name)), rule.id)
+        assert all(other.startswith(shared) for other in found.keys() - {rule.id}), runtime
         if rule.id in found:
             finding = found[rule.id]
             assert (finding.verdict, finding.source) == (rule.verdict, rule.source)
@@ -468,3 +496,74 @@ def test_an_unknown_runtime_is_an_input_error(runtime, builder, tmp_path):
 def test_a_rule_holds_from_since_until_fixed():
     rule = replace(RULES[0], since="2.1.5", fixed="2.2.0")
     assert [version for version in KNOWN if rule.holds_for(version)] == ["2.1.5", "2.1.6"]
+
+
+PADS = [
+    # shape, paddings, whether ML Drift gets it wrong: measured on every runtime, fp16 and fp32
+    ((1, 4, 8), [[0, 0], [1, 0], [0, 0]], False),
+    ((1, 4, 8), [[0, 0], [1, 1], [0, 2]], False),
+    ((2, 4, 8), [[0, 0], [1, 0], [0, 0]], True),
+    ((2, 4, 8), [[1, 0], [0, 0], [0, 0]], True),
+    ((3, 4, 8), [[0, 0], [0, 0], [0, 0]], True),
+    ((1, 4, 8), [[1, 0], [0, 0], [0, 0]], True),
+    ((1, 4, 8), [[0, 1], [0, 0], [0, 0]], True),
+    ((1, 4, 4, 8), [[0, 0], [1, 0], [0, 1], [0, 0]], False),
+    ((1, 4, 4, 8), [[1, 0], [0, 0], [0, 0], [0, 0]], True),
+    ((2, 4, 4, 8), [[0, 0], [1, 0], [0, 1], [0, 0]], False),
+    ((2, 4, 4, 8), [[1, 0], [0, 0], [0, 0], [0, 0]], False),
+]
+
+
+@pytest.mark.parametrize(("shape", "paddings", "wrong"), PADS)
+@pytest.mark.parametrize("name", ["PAD", "PADV2", "MIRROR_PAD"])
+def test_pads_that_lose_their_first_axis(name, shape, paddings, wrong, builder, tmp_path):
+    x, amounts = builder.tensor(*shape), builder.tensor(len(shape), 2, dtype="int32", data=paddings)
+    y = builder.tensor(*(n + a + b for n, (a, b) in zip(shape, paddings)))
+    value = [builder.tensor(data=-2)] if name == "PADV2" else []
+    options = {"PAD": "PadOptions", "PADV2": "PadV2Options", "MIRROR_PAD": "MirrorPadOptions"}[name]
+    builder.op(name, [x, amounts, *value], y, options=options)
+    graph = read_graph(builder.write(tmp_path / "pad.tflite", [x], [y]))
+    for runtime in KNOWN:
+        assert [f.rule for f in check(graph, runtime)] == ["pad-first-axis"] * wrong
+
+
+def test_no_rule_advises_what_another_refuses():
+    """It was once a rule's advice to pad at rank 3."""
+    assert all("three or four" not in rule.instead for rule in RULES)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "version", "runtime", "words"),
+    [
+        ("SUB", "SubOptions", 2, "2.3.0", None),
+        ("SUB", "SubOptions", 3, "2.3.0", "is version 3, and ML Drift takes up to 2"),
+        ("LOGISTIC", "", 3, "2.3.0", "is version 3, and ML Drift takes up to 2"),
+        ("ABS", "AbsOptions", 5, "2.3.0", None),  # as many as the interpreter takes
+        ("ABS", "AbsOptions", 99, "2.3.0", "is version 99, newer than this runtime, which takes up to 5"),
+        ("ADD", "AddOptions", 5, "2.1.5", "is version 5, and ML Drift takes up to 2"),
+        ("ADD", "AddOptions", 6, "2.1.5", "is version 6, newer than this runtime, which takes up to 5"),
+        ("ADD", "AddOptions", 6, "2.1.6", None),
+    ],
+)
+def test_an_operation_that_is_too_new(name, options, version, runtime, words, builder, tmp_path):
+    inputs, outputs = _version(builder, name, version, options)
+    findings = check(read_graph(builder.write(tmp_path / "new.tflite", inputs, outputs)), runtime)
+    assert [f.op_name for f in findings] == ([name] if words else [])
+    if words:
+        assert words in findings[0].detail
+
+
+def test_every_signature_is_checked(builder, tmp_path):
+    """A flaw in the second one alone."""
+    x, y = builder.tensor(1, 4, 8), builder.tensor(1, 4, 8)
+    builder.op("RELU", [x], y)
+    other = type(builder)()
+    inputs, outputs = FLAWS["softmax-beta"](other)
+    path = builder.write(tmp_path / "two.tflite", [x], [y], second=("decode", other, inputs, outputs))
+    graphs = read_graphs(path)
+    assert [graph.key for graph in graphs] == ["serving_default", "decode"]
+    assert [op.name for graph in graphs for op in graph.ops] == ["RELU", "SOFTMAX"]
+    assert check(graphs[0]) == []
+    (finding,) = check_graphs(graphs)
+    assert (finding.rule, finding.signature) == ("softmax-beta", "decode")
+    assert finding.detail.startswith("in signature decode, SOFTMAX (op 0)")

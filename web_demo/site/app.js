@@ -190,6 +190,10 @@ function showBundle() {
 async function startClassify() {
   const [images] = manifest.input.shape;
   if (images !== 1) throw new Error(`This bundle takes ${images} pictures at once, this page one: convert without “--batch”. The self-test runs it.`);
+  const resize = manifest.preprocessing?.resize ?? 'squash';
+  if (resize !== 'squash') {
+    throw new Error(`This bundle wants its pictures resized by ${resize}, which this page does not know: the self-test runs it.`);
+  }
   if (manifest.output.shape.length !== 2) {
     throw new Error(`This bundle gives features of ${manifest.output.shape.join(' × ')} numbers, not one embedding of a picture: the self-test runs it.`);
   }

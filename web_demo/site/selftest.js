@@ -5,6 +5,7 @@ import { openOn, probeWorker } from './engine.js';
 import { apart, beyond, compare } from './figures.js';
 import { readNpz } from './npz.js';
 import { $, endStage, make, median, nameOf, showStage } from './page.js';
+import { runAll } from './runs.js';
 import { LITERT_VERSION } from './vendor/litert/version.js';
 
 const RUNS = 10;
@@ -53,24 +54,15 @@ async function judge(manifest, name, limits, choice, found, inputs, outputs) {
     const bytes = await readFile(name, entry, (done, total) => showStage(`Downloading ${name}`, done, total));
     showStage(`${name} on ${backend}`);
     engine = await openOn(choice, bytes, manifest);
-    const made = [];
-    const times = [];
-    for (const input of inputs) {
-      const { output, ms } = await engine.run(input);
-      made.push(output);
-      times.push(ms);
-    }
-    const first = times.shift();
-    const until = performance.now() + ENOUGH;
-    while (times.length < RUNS && performance.now() < until) times.push((await engine.run(inputs[0])).ms);
-    const figures = compare(outputs, made, manifest.output.shape[0]);
+    const { made, later, first, times } = await runAll(engine, inputs, RUNS, ENOUGH);
+    const figures = compare([...outputs, outputs[0]], [...made, later], manifest.output.shape[0]);
     const missed = beyond(figures, limits);
     return {
       ...gate,
       backend: accelerator === 'wasm' ? `LiteRT.js ${nameOf(engine)}` : backend,
       outcome: missed.length ? 'failed' : 'passed',
       detail: missed.join('; ') || `cosine ${figures.cosine.toFixed(7)}, |norm - 1| ${figures.norm_error.toExponential(0)}`,
-      figures: { ...about, samples: made.length, ...figures, latency_ms: { first, median: median(times), runs: times.length }, outputs: made.map(base64) },
+      figures: { ...about, samples: made.length, ...figures, latency_ms: { first, median: median(times), runs: times.length }, outputs: made.map(base64), later: base64(later) },
       thresholds: limits,
     };
   } catch (error) {

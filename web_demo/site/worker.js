@@ -52,7 +52,7 @@ const tasks = {
   },
 };
 
-/** Pixels as they are in the file, upright, on white. */
+/** Pixels as they are in the file, upright, on white: its colour profile is ignored (docs/preprocessing.md). */
 async function decode(picture) {
   const options = { imageOrientation: 'from-image', colorSpaceConversion: 'none' };
   const bitmap = picture instanceof ImageBitmap ? picture : await createImageBitmap(picture, options).catch(() => {

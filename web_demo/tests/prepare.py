@@ -5,6 +5,7 @@ Example:  python web_demo/tests/prepare.py build/web
 
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def make_pictures(folder: Path) -> list[Path]:
     exif = Image.Exif()
     exif[274] = TURNED
     Image.fromarray(data.rocket()).rotate(90, expand=True).save(folder / "turned.jpg", quality=95, exif=exif)
+    shutil.copy(Path(__file__).parents[2] / "tests" / "vectors" / "profile.png", folder)  # in Display P3
     return sorted(folder.iterdir())
 
 

@@ -11,13 +11,14 @@ import android.media.ExifInterface
 import android.net.Uri
 import android.os.Build
 import java.io.IOException
+import java.nio.ByteBuffer
 
-/** A picked photo as a person sees it: EXIF orientation applied, sRGB. */
+/** A picked photo upright, its numbers as they are in the file: a colour profile is ignored (docs/preprocessing.md). */
 class PhotoReader(private val content: ContentResolver) {
     /** Throws IOException, with a sentence, for what is no image or can't be read any more. */
     fun read(uri: Uri): Bitmap =
         try {
-            if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.P) decode(uri) else decodeBefore28(uri)
+            if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.P) asStored(decode(uri)) else decodeBefore28(uri)
         } catch (e: SecurityException) {
             throw IOException("This app may not read that photo any more: pick it again.", e)
         }
@@ -26,7 +27,6 @@ class PhotoReader(private val content: ContentResolver) {
     private fun decode(uri: Uri): Bitmap =
         ImageDecoder.decodeBitmap(ImageDecoder.createSource(content, uri)) { decoder, info, _ ->
             decoder.allocator = ImageDecoder.ALLOCATOR_SOFTWARE
-            decoder.setTargetColorSpace(ColorSpace.get(ColorSpace.Named.SRGB))
             decoder.setTargetSampleSize(sampleSize(info.size.width, info.size.height))
         }
 
@@ -35,10 +35,27 @@ class PhotoReader(private val content: ContentResolver) {
         stream(uri) { BitmapFactory.decodeStream(it, null, size) }
         val options = BitmapFactory.Options().apply { inSampleSize = sampleSize(size.outWidth, size.outHeight) }
         val bitmap =
-            stream(uri) { BitmapFactory.decodeStream(it, null, options) } ?: throw IOException("That file is no image.")
+            asStored(stream(uri) { BitmapFactory.decodeStream(it, null, options) } ?: throw IOException("That file is no image."))
         val tag = stream(uri) { ExifInterface(it).getAttributeInt(ExifInterface.TAG_ORIENTATION, 1) }
         val matrix = Matrix().apply { setValues(uprightMatrix(tag)) }
         return if (matrix.isIdentity) bitmap else Bitmap.createBitmap(bitmap, 0, 0, bitmap.width, bitmap.height, matrix, false)
+    }
+
+    /**
+     * The same numbers, called sRGB. Decoders keep a photo in the colour space that its profile names, and getPixels
+     * converts from there: a red of Display P3 would come out 20 to 40 steps away from what Python and the browser read.
+     */
+    private fun asStored(photo: Bitmap): Bitmap {
+        if (photo.colorSpace?.isSrgb != false) return photo
+        val bitmap = if (photo.config == Bitmap.Config.ARGB_8888) photo else photo.copy(Bitmap.Config.ARGB_8888, false)
+        if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.Q) {
+            bitmap.setColorSpace(ColorSpace.get(ColorSpace.Named.SRGB))
+            return bitmap
+        }
+        val numbers = ByteBuffer.allocate(bitmap.byteCount)
+        bitmap.copyPixelsToBuffer(numbers)
+        numbers.rewind()
+        return Bitmap.createBitmap(bitmap.width, bitmap.height, Bitmap.Config.ARGB_8888).apply { copyPixelsFromBuffer(numbers) }
     }
 
     private fun <T> stream(uri: Uri, block: (java.io.InputStream) -> T): T =
