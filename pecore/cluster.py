@@ -6,6 +6,12 @@ import numpy as np
 
 from pecore.errors import InputError
 
+MINI_BATCH_ABOVE = 100_000
+"""Rows that are too many for k-means over all of them at once."""
+
+MINI_BATCH = 8192
+"""Rows of a mini-batch."""
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -16,16 +22,20 @@ class Cluster:
 
 
 def cluster(embeddings: np.ndarray, k: int, seed: int = 0) -> list[Cluster]:
-    """k-means on `[n, dim]` L2-normalised embeddings; the clusters, the largest first. The seed decides the start.
+    """k-means on `[n, dim]` L2-normalised embeddings, above `MINI_BATCH_ABOVE` rows by mini-batches; the clusters, the
+    largest first. The seed decides the start.
 
     Raises:
         InputError: k is not between 1 and n.
     """
-    from sklearn.cluster import KMeans
+    from sklearn.cluster import KMeans, MiniBatchKMeans
 
     if not 1 <= k <= len(embeddings):
         raise InputError(f"{len(embeddings)} images can't be put into {k} clusters; take --k from 1 to that number")
-    found = KMeans(k, n_init=3, random_state=seed).fit(np.asarray(embeddings))
+    if len(embeddings) > MINI_BATCH_ABOVE:
+        found = MiniBatchKMeans(k, n_init=3, random_state=seed, batch_size=MINI_BATCH).fit(embeddings)
+    else:
+        found = KMeans(k, n_init=3, random_state=seed).fit(embeddings)
     groups = []
     for i, centre in enumerate(found.cluster_centers_):
         rows = np.flatnonzero(found.labels_ == i)

@@ -136,9 +136,11 @@ def progress(verbose: bool = False) -> Iterator[Callable[[str], None]]:
 @contextmanager
 def counting(what: str, total: int, verbose: bool = False) -> Iterator[Callable[[int, Skipped | None], None]]:
     """Progress over `total` images on stderr: yields a function to call with how many are done and, where the last one
-    was skipped, its path and why. A bar on a terminal, a line now and then elsewhere."""
+    was skipped, its path and why. A bar on a terminal, a line now and then elsewhere; both with the images per second
+    since the start and the time that is left."""
     with quiet(verbose) as stream:
         screen = console(stream)
+        started = time.monotonic()
 
         def tell(skipped: Skipped | None) -> None:
             if skipped:
@@ -151,17 +153,24 @@ def counting(what: str, total: int, verbose: bool = False) -> Iterator[Callable[
                 nonlocal said
                 tell(skipped)
                 if done == total or time.monotonic() - said >= PLAIN_EVERY:
-                    screen.print(f"{what}: {done} of {total}")
+                    rate = done / max(time.monotonic() - started, 1e-9)
+                    left = f", {(total - done) / rate:.0f} s left" if 0 < done < total else ""
+                    screen.print(f"{what}: {done} of {total}, {rate:.1f} images/s{left}")
                     said = time.monotonic()
 
             yield line
             return
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:.1f} images/s", markup=False),
+        )
         with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=screen) as bar:
-            task = bar.add_task(what, total=total)
+            task = bar.add_task(what, total=total, rate=0.0)
 
             def advance(done: int, skipped: Skipped | None) -> None:
                 tell(skipped)
-                bar.update(task, completed=done)
+                bar.update(task, completed=done, rate=done / max(time.monotonic() - started, 1e-9))
 
             yield advance

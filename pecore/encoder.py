@@ -118,7 +118,16 @@ class PerceptionEncoder:
 
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """Embedding `[dim]` of one prepared image."""
-        return self._units(self.run(pixels))[0]
+        return self.embed_batch(pixels)[0]
+
+    def embed_batch(self, pixels: np.ndarray) -> np.ndarray:
+        """Embeddings `[n, dim]` float32, L2-normalised, of n prepared images stacked: `batch` of them, or fewer."""
+        return self._units(self.run(pixels))
+
+    @property
+    def batch(self) -> int:
+        """Images that the graph takes at once."""
+        return self._model.inputs["image"].shape[0]
 
     def _units(self, rows: np.ndarray) -> np.ndarray:
         return _unit(rows, f"{self.file.name} on {self.backend}")

@@ -9,7 +9,8 @@ EXTRAS: Mapping[str, frozenset[str]] = {
             *("huggingface_hub", "safetensors", "matplotlib", "skimage"),
         }
     ),
-    "search": frozenset({"sklearn"}),
+    "search": frozenset({"lance", "pyarrow", "sklearn"}),
+    "ray": frozenset({"ray", "fsspec", "s3fs"}),
     "serve": frozenset({"starlette", "uvicorn", "prometheus_client"}),
     "bench": frozenset({"onnx", "onnxscript", "onnxruntime", "openvino"}),
     "tensorflow": frozenset({"tensorflow"}),

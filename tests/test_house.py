@@ -22,6 +22,7 @@ HEAVY = frozenset(
     {
         *("torch", "timm", "open_clip", "litert_torch", "litert_converter", "ai_edge_quantizer", "safetensors"),
         *("huggingface_hub", "matplotlib", "skimage", "sklearn", "tensorflow", "onnx", "onnxruntime", "openvino"),
+        *("lance", "pyarrow", "ray", "fsspec", "s3fs"),
     }
 )
 DRAWS = {"pecore.figures", "pecore.confusion_figure"}
@@ -31,6 +32,11 @@ LAZY = {
     # module of the core -> the rooms or extras that it imports inside a function, and why
     "pecore": "`pecore.rewrite`, when it is asked for",
     "pecore.cluster": "scikit-learn, of an extra",
+    "pecore.embed": "fsspec, of an extra",
+    "pecore.embed_ray": "Ray, of an extra",
+    "pecore.index": "Lance, of an extra",
+    "pecore.index_formats": "pyarrow, of an extra",
+    "pecore.index_writer": "Lance, of an extra",
     "pecore.runtime": "TensorFlow, of an extra",
 }
 

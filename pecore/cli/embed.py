@@ -1,7 +1,9 @@
 """pecore embed"""
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,14 +19,32 @@ from pecore.cli.inputs import (
     open_encoder,
     tell_left_out,
 )
-from pecore.console import counting, show, show_json
+from pecore.cli.options import at_least_one
+from pecore.console import counting, progress, show, show_json
+from pecore.errors import InputError
 
-EXAMPLE = "pecore embed ~/Pictures --out pictures.npz"
+if TYPE_CHECKING:
+    from pecore.embed import Engine, Progress
+    from pecore.encoder import PerceptionEncoder
+    from pecore.index_writer import IndexWriter
+
+EXAMPLE = "pecore embed ~/Pictures --out pictures.lance"
 
 
 def embed(
-    images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
-    out: Annotated[Path, typer.Option(help="Index to write, an .npz file; one that is there is brought up to date.")],
+    images: Annotated[
+        list[str], typer.Argument(help="Image files, folders, addresses (s3://bucket/photos); or an index to convert.")
+    ],
+    out: Annotated[str, typer.Option(help="Index to fill: a .lance folder or address. Or a file to export to.")],
+    form: Annotated[
+        str | None, typer.Option("--format", help="lance, npz, parquet or clip-retrieval; by the ending of --out.")
+    ] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove rows of images that are gone from IMAGES.")] = False,
+    engine: Annotated[str, typer.Option(help="local, or ray: many processes or machines.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Ray cluster's address; this machine's own by default.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(callback=at_least_one, help="Ray's actors; one for every CPU by default.")
+    ] = None,
     bundle: BundleOption = None,
     backend: BackendOption = "cpu",
     weights: WeightsOption = None,
@@ -35,40 +55,115 @@ def embed(
 ) -> None:
     """Embed images into an index for `pecore search` and `pecore cluster` (exit code 1 if one was skipped).
 
-    Stopped work goes on when the command is run again, and unchanged images are not embedded twice.
+    Rows are committed some hundred at a time: stopped work goes on when the command is run again, and unchanged images
+    are not embedded twice.
     """
-    from pecore.image_files import survey_images
-    from pecore.indexing import build_index
+    from pecore.index_formats import format_of
 
-    survey = survey_images(images)
-    paths = survey.images
-    tell_left_out(survey.left_out)
+    kind = format_of(out, form)
+    if engine not in ("local", "ray"):
+        raise InputError(f"there is no engine {engine!r}; take local or ray")
+    if engine == "local" and (address or workers):
+        raise InputError("--address and --workers are for Ray; add --engine ray")
+    if kind != "lance" and "://" in out:
+        raise InputError(f"{out}: exports go to this machine's disks; an address takes --format lance")
+    if images[0].rstrip("/").endswith((".npz", ".lance")):
+        _convert(images, out, kind, as_json)
+        return
+    location = out if kind == "lance" else str(Path(out).with_suffix(".lance"))
     encoder = open_encoder(EncoderChoice(bundle, backend, weights, compute, threads), verbose)
-    about = {
-        "bundle": str(encoder.bundle.folder.absolute()),
-        "file": encoder.file.name,
-        "backend": backend,
-        "space": encoder.bundle.space,
-    }
+
+    def engine_of(writer: "IndexWriter", told: "Progress") -> "Engine":
+        from pecore import embed, embed_ray
+
+        if engine == "local":
+            return partial(embed.embed_images, encoder=encoder, writer=writer, progress=told)
+        embedder = embed.Embedder(
+            encoder.bundle.folder.absolute(), weights=weights, backend=backend, compute=compute, threads=threads or 1
+        )
+        cluster = embed_ray.Cluster(address, workers)
+        return partial(embed_ray.embed_images, embedder=embedder, writer=writer, cluster=cluster, progress=told)
+
     try:
-        with counting("embedding", len(paths), verbose) as progress:
-            built = build_index(paths, lambda path: encoder.embed_image(path)[0], out, about, encoder.dim, progress)
+        facts = _update(images, location, encoder, engine_of, prune, verbose)
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on from here", err=True)
         raise typer.Exit(1) from None
-    facts = {
-        "index": str(out),
-        "images": len(built.index),
-        "dim": encoder.dim,
-        "reused": built.reused,
-        "skipped": [{"path": str(path), "reason": reason} for path, reason in built.skipped],
-        "left_out": survey.left_out,
-        "made_with": about,
-    }
+    if kind != "lance":
+        facts |= {"exported": out, "format": kind}
+        _export(location, out, kind)
     if as_json:
         show_json(facts)
     else:
-        reused = f", {built.reused} of them from before" if built.reused else ""
-        skipped = f"; {len(built.skipped)} skipped" if built.skipped else ""
-        show(f"{len(built.index)} embeddings of {encoder.dim} in {out}{reused}{skipped}.")
-    raise typer.Exit(1 if built.skipped else 0)
+        show(_sentence(facts))
+    raise typer.Exit(1 if facts["skipped"] else 0)
+
+
+def _update(
+    places: Sequence[str], location: str, encoder: "PerceptionEncoder", engine_of: Any, prune: bool, verbose: bool
+) -> dict[str, Any]:
+    from pecore.embed import about_rows, list_images, update_index
+    from pecore.index_writer import IndexWriter
+
+    listed = list_images(places)
+    images = listed.images
+    tell_left_out(listed.left_out)
+    about = about_rows(encoder)
+    writer = IndexWriter(location, about, encoder.dim)
+    total = len(images) - int(writer.known(images).sum())
+    with counting("embedding", total, verbose) as told:
+        updated = update_index(images, writer, engine_of(writer, told), places if prune else ())
+    return {
+        "index": location,
+        "images": len(writer),
+        "dim": encoder.dim,
+        "reused": updated.reused,
+        "added": updated.added,
+        "pruned": updated.pruned,
+        "skipped": [{"path": path, "reason": reason} for path, reason in updated.skipped],
+        "left_out": listed.left_out,
+        "made_with": about,
+    }
+
+
+def _sentence(facts: Mapping[str, Any]) -> str:
+    parts = [f"{facts['images']} embeddings of {facts['dim']} in {facts['index']}: {facts['added']} new"]
+    for key in ("reused", "pruned", "skipped"):
+        count = len(facts[key]) if key == "skipped" else facts[key]
+        parts += [f"{count} {'unchanged' if key == 'reused' else key}"] * bool(count)
+    exported = f"; exported to {facts['exported']}" if "exported" in facts else ""
+    return f"{', '.join(parts)}{exported}."
+
+
+def _export(location: str, out: str, kind: str) -> None:
+    from pecore.index import open_index
+    from pecore.index_formats import export_index
+
+    with progress() as log:
+        log(f"exporting to {out}")
+        export_index(open_index(location), Path(out), kind)
+
+
+def _convert(sources: Sequence[str], out: str, kind: str, as_json: bool) -> None:
+    """An index to another form, or an .npz to an index."""
+    from pecore.index import open_index
+    from pecore.index_formats import import_npz
+
+    source = sources[0].rstrip("/")
+    if len(sources) > 1:
+        raise InputError(f"{source} is an index, which is converted alone, without {sources[1]}")
+    if source.endswith(".npz"):
+        if kind != "lance":
+            raise InputError(f"{source} is imported into a .lance folder, not {out}; export that in a second step")
+        with progress() as log:
+            log(f"importing {source}")
+            count = import_npz(Path(source), out)
+    else:
+        if kind == "lance":
+            raise InputError(f"{source} is an index already; give --out a .npz, .parquet or --format clip-retrieval")
+        count = len(open_index(source))
+        _export(source, out, kind)
+    if as_json:
+        show_json({"source": source, "out": out, "format": kind, "images": count})
+    else:
+        show(f"{count} embeddings from {source} in {out}.")

@@ -179,8 +179,10 @@ def test_checkpoints_that_can_t_be_used(run: Run, tmp_path: Path) -> None:
 def test_what_the_system_refuses_is_one_sentence(verb: str, run: Run) -> None:
     """Path.is_dir and its like raise for a name that is too long, and where permission is missing."""
     name = 300 * "a"
-    assert f"{name}: File name too long" in _refused(run(verb, name, *(("--out", "x.npz") if verb == "embed" else ())))
-    code, _, err = run(verb, name, "--debug", *(("--out", "x.npz") if verb == "embed" else ()))
+    assert f"{name}: File name too long" in _refused(
+        run(verb, name, *(("--out", "x.lance") if verb == "embed" else ()))
+    )
+    code, _, err = run(verb, name, "--debug", *(("--out", "x.lance") if verb == "embed" else ()))
     assert code == 2
     assert "Traceback" in err
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -11,7 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pecore.bundle import open_bundle
 from pecore.cli import main
+from pecore.convert import load
+from pecore.encoder import PerceptionEncoder
 
 
 @pytest.fixture
@@ -37,36 +41,105 @@ def photos(dataset, tmp_path):
 
 @pytest.fixture(scope="module")
 def index(tiny_bundle, dataset, tmp_path_factory):
-    path = tmp_path_factory.mktemp("index") / "x.npz"
+    path = tmp_path_factory.mktemp("index") / "x.lance"
     with pytest.raises(SystemExit):
         main(["embed", str(dataset), "--out", str(path), "--bundle", str(tiny_bundle)])
     return path
 
 
 def test_embed_survives_a_broken_file_and_goes_on(run, photos, tiny_bundle, tmp_path):
-    out = tmp_path / "x.npz"
+    out = tmp_path / "x.lance"
     code, stdout, stderr = run("embed", photos, "--out", out, "--bundle", tiny_bundle)
     assert code == 1
     assert "13 embeddings of 512" in stdout
-    assert "1 skipped" in stdout
+    assert "13 new, 1 skipped" in stdout
     assert "broken.jpg is not an image" in stderr
-    assert "embedding: 14 of 14" in stderr
+    assert re.search(r"embedding: 14 of 14, [0-9.]+ images/s", stderr)
     (photos / "cat" / "broken.jpg").unlink()
     code, stdout, _ = run("embed", photos, "--out", out, "--bundle", tiny_bundle, "--json")
     facts = json.loads(stdout)
-    assert (code, facts["images"], facts["reused"], facts["skipped"]) == (0, 13, 13, [])
+    assert (code, facts["images"], facts["reused"], facts["added"], facts["skipped"]) == (0, 13, 13, 0, [])
     assert facts["made_with"]["file"] == "pe_core_tiny_384_fp16.tflite"
-    code, _, stderr = run("embed", photos, "--out", out, "--bundle", tiny_bundle, "--precision", "int8")
+    code, _, stderr = run("embed", photos, "--out", out, "--bundle", tiny_bundle, "--weights", "int8")
     assert code == 2
     assert "was made with pe_core_tiny_384_fp16.tflite on cpu" in stderr
 
 
 def test_ctrl_c_says_how_to_go_on(run, dataset, tiny_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr("pecore.indexing.Journal.append", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
-    code, _, stderr = run("embed", dataset, "--out", tmp_path / "x.npz", "--bundle", tiny_bundle)
+    monkeypatch.setattr("pecore.index_writer.IndexWriter.add", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    out = tmp_path / "x.lance"
+    code, _, stderr = run("embed", dataset, "--out", out, "--bundle", tiny_bundle)
     assert code == 1
     assert "the same command goes on from here" in stderr
-    assert (tmp_path / "x.npz.part").is_dir()
+    monkeypatch.undo()
+    assert run("embed", dataset, "--out", out, "--bundle", tiny_bundle)[0] == 0
+
+
+def test_embed_prunes_exports_and_imports(run, photos, tiny_bundle, tmp_path):
+    (photos / "cat" / "broken.jpg").unlink()
+    npz, bundle = tmp_path / "x.npz", ("--bundle", tiny_bundle)
+    code, stdout, _ = run("embed", photos, "--out", npz, *bundle)
+    assert code == 0
+    assert f"in {tmp_path / 'x.lance'}: 13 new; exported to {npz}." in " ".join(stdout.split())
+    with np.load(npz) as stored:
+        assert stored["embeddings"].shape == (13, 512)
+    (photos / "cat" / "0.png").unlink()
+    code, stdout, _ = run("embed", photos, "--out", tmp_path / "x.lance", *bundle, "--prune", "--json")
+    facts = json.loads(stdout)
+    assert (code, facts["pruned"], facts["reused"], facts["images"]) == (0, 1, 12, 12)
+    code, stdout, _ = run("embed", npz, "--out", tmp_path / "y.lance", "--json")
+    assert (code, json.loads(stdout)["images"]) == (0, 13)
+    assert run("embed", tmp_path / "y.lance", "--out", tmp_path / "y.parquet")[0] == 0
+    assert run("embed", tmp_path / "y.lance", "--out", tmp_path / "clip", "--format", "clip-retrieval")[0] == 0
+    assert (tmp_path / "clip" / "img_emb" / "img_emb_0.npy").is_file()
+    assert run("search", tmp_path / "y.lance", photos / "cat" / "1.png", "--top", "1")[0] == 0
+    assert run("search", npz, photos / "cat" / "1.png")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("a", "--out", "x.json"), "an index is a .lance folder, not x.json; give --out x.lance"),
+        (("a", "--out", "x.lance", "--engine", "spark"), "there is no engine 'spark'; take local or ray"),
+        (("a", "--out", "x.lance", "--workers", "2"), "--address and --workers are for Ray; add --engine ray"),
+        (("a", "--out", "s3://b/x.npz"), "s3://b/x.npz: exports go to this machine's disks"),
+        (("a.lance", "--out", "b.lance"), "a.lance is an index already"),
+        (("a.lance", "c", "--out", "b.npz"), "a.lance is an index, which is converted alone, without c"),
+        (("a.npz", "--out", "b.parquet"), "a.npz is imported into a .lance folder, not b.parquet"),
+        (("a.lance", "--out", "b.npz"), "there is no index a.lance"),
+    ],
+)
+def test_embed_refuses_before_any_work(run, arguments, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, stdout, stderr = run("embed", *arguments)
+    assert (code, stdout) == (2, "")
+    assert stderr.startswith(f"error: {said}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_index_and_approximate_search(run, index, dataset, tiny_bundle, tmp_path, monkeypatch):
+    code, _, stderr = run("index", index)
+    assert code == 2
+    assert "12 rows, which a search compares in milliseconds" in stderr
+    own = shutil.copytree(index, tmp_path / "x.lance")
+    monkeypatch.setattr("pecore.index_writer.PARTITION_ROWS", 12)
+    code, stdout, _ = run("index", own)
+    assert code == 0
+    assert "12 of 12 rows in the approximate index" in stdout
+    photo = dataset / "cat" / "0.png"
+    code, stdout, stderr = run("search", own, photo, "--top", "2")
+    assert code == 0
+    assert "Approximate, by an index of 12 rows; --exact compares with all of them." in stdout
+    assert "searching 12 images, approximately" in stderr
+    exact = run("search", own, photo, "--top", "2", "--exact")[1]
+    assert "Approximate" not in exact
+    for options, approximate in (((), True), (("--exact",), False)):
+        content = json.loads(run("search", own, photo, "--json", "--where", "path like '%Rocket%'", *options)[1])
+        assert content["approximate"] is approximate
+        assert sorted(f["path"] for f in content["found"]) == sorted(str(p) for p in dataset.glob("Rocket/*"))
+    code, _, stderr = run("search", own, photo, "--where", "colour = 'red'")
+    assert code == 2
+    assert "the condition \"colour = 'red'\" can't be used" in stderr
 
 
 def test_the_only_bundle_in_out_is_taken(run, photos, tiny_bundle, tmp_path, monkeypatch):
@@ -165,7 +238,7 @@ def test_a_name_that_is_not_utf_8(run, dataset, tiny_bundle, tmp_path):
     names = (tmp_path / os.fsdecode(b"\xff.png"), tmp_path / "[b]:cat:.png")
     for name, label in zip(names, ("cat", "Rocket")):
         shutil.copy(dataset / label / "0.png", name)
-    out, picture = tmp_path / "x.npz", tmp_path / "picture" / "a.png"
+    out, picture = tmp_path / "x.lance", tmp_path / "picture" / "a.png"
     picture.parent.mkdir()
     bundle = ("--bundle", tiny_bundle)
     assert run("embed", *names, "--out", out, *bundle)[0] == 0
@@ -181,7 +254,7 @@ def test_a_name_that_is_not_utf_8(run, dataset, tiny_bundle, tmp_path):
         assert r"\udcff.png" in "".join(stdout.split())
         assert "[b]:cat:.png" in "".join(stdout.split())
     folder = shutil.copytree(dataset, tmp_path / os.fsdecode(b"\xff"))
-    options = ("--no-pytorch", "--precision", "int8", "--save", picture)
+    options = ("--no-pytorch", "--weights", "int8", "--save", picture)
     assert run("evaluate", "--dataset", folder, *bundle, *options)[0] == 0
     code, stdout, _ = run("search", out, names[0], "--top", "1", "--json")
     assert (code, json.loads(stdout)["query"]) == (0, str(names[0]))
@@ -201,12 +274,18 @@ def test_search_by_image(run, index, dataset, tmp_path):
     assert Image.open(picture).width == 16 + 4 * 216  # the query and what was found
 
 
-@pytest.mark.usefixtures("small_text")
-def test_search_by_text(run, index, encoder):
+@pytest.fixture
+def text_encoder(small_text, tiny_bundle):
+    """The encoder with PyTorch's text tower, which the verbs take for a bundle that has none."""
+    bundle = open_bundle(tiny_bundle)
+    return PerceptionEncoder(bundle, threads=1, text_encoder=load.text_encoder(bundle))
+
+
+def test_search_by_text(run, index, text_encoder):
     code, stdout, _ = run("search", index, "a cup of coffee", "--top", "12", "--json")
     content = json.loads(stdout)
     assert (code, content["query_type"]) == (0, "text")
-    cosines = encoder.compare("a cup of coffee", [f["path"] for f in content["found"]], "text", "image")
+    cosines = text_encoder.compare("a cup of coffee", [f["path"] for f in content["found"]], "text", "image")
     assert [f["cosine"] for f in content["found"]] == pytest.approx(cosines, abs=1e-5)
     assert cosines == sorted(cosines, reverse=True)
     code, stdout, _ = run("search", index, "a cup of coffee", "--top", "1")
@@ -232,14 +311,13 @@ def test_a_missing_image_is_not_taken_for_words(run, index):
     assert "image or text, not 'sound'" in stderr
 
 
-@pytest.mark.usefixtures("small_text")
-def test_compare(run, dataset, tiny_bundle, encoder):
+def test_compare(run, dataset, tiny_bundle, text_encoder):
     photo = dataset / "cat" / "0.png"
     code, stdout, _ = run("compare", photo, "a cat", "a dog", "--bundle", tiny_bundle, "--json")
     rows = json.loads(stdout)["cosines"]
     assert code == 0
     assert [row["prompt"] for row in rows] == ["a cat", "a dog"]
-    assert [row["cosine"] for row in rows] == pytest.approx(encoder.compare(photo, ["a cat", "a dog"]), abs=1e-5)
+    assert [row["cosine"] for row in rows] == pytest.approx(text_encoder.compare(photo, ["a cat", "a dog"]), abs=1e-5)
     code, stdout, _ = run("compare", photo, photo, "--bundle", tiny_bundle)
     assert code == 0
     assert "1.0000" in stdout
@@ -279,14 +357,14 @@ def test_evaluate(run, photos, tiny_bundle, tmp_path):
     assert facts["towers"][1]["agreement"] == 1
     assert plot.read_bytes()[:4] == b"\x89PNG"
     (photos / "cat" / "broken.jpg").unlink()
-    options = ("--precision", "int8", "--no-pytorch", "--limit", "5")
+    options = ("--weights", "int8", "--no-pytorch", "--limit", "5")
     code, stdout, _ = run("evaluate", "--dataset", photos, "--bundle", tiny_bundle, *options)
     assert code == 0
     assert "5 images of 4 classes, among 6 labels" in stdout
     assert "PyTorch" not in stdout
 
 
-@pytest.mark.parametrize("verb", ["embed", "classify", "search", "compare", "cluster", "evaluate"])
+@pytest.mark.parametrize("verb", ["embed", "index", "classify", "search", "compare", "cluster", "evaluate"])
 def test_help_shows_an_example(verb, run):
     code, stdout, _ = run(verb, "--help")
     assert code == 0

@@ -122,7 +122,7 @@ def test_what_wants_embeddings_refuses_a_bundle_of_features(bundle, shots, tmp_p
     for arguments in (
         ("classify", tmp_path),
         ("evaluate", "--no-pytorch", "--dataset", tmp_path / "nowhere"),  # refused before it is looked at
-        ("embed", tmp_path, "--out", tmp_path / "x.npz"),
+        ("embed", tmp_path, "--out", tmp_path / "x.lance"),
     ):
         code, out, err = run(capfd, *arguments, "--bundle", bundle.folder)
         assert (code, out) == (2, ""), arguments
