@@ -111,10 +111,10 @@ def _check_options(loopback: bool, host: str, api_key: str | None, open_browser:
 
 def _open_service(choice: EncoderChoice, options: "ServerOptions", index: Path | None) -> "Service":
     from pecore.bundle import check_same_space
-    from pecore.server.search_index import open_search_index
+    from pecore.index import open_index
     from pecore.server.service import Service
 
-    searched = open_search_index(index) if index else None
+    searched = open_index(index) if index else None
     encoder = open_encoder(choice)
     if searched:
         check_same_space(searched.space, encoder.bundle, str(index))

@@ -8,12 +8,12 @@ import numpy as np
 
 from pecore.bundle import TOKENIZER_FILE
 from pecore.encoder import PerceptionEncoder, Prediction, rank
+from pecore.index import Found, Index
 from pecore.labels import LabelSet
 from pecore.server.errors import ApiError
 from pecore.server.images import decode
 from pecore.server.metrics import Metrics
 from pecore.server.options import Limits
-from pecore.server.search_index import SearchIndex
 from pecore.server.work import Workers
 from pecore.tokenizer import ClipTokenizer, read_tokenizer
 
@@ -37,7 +37,7 @@ class Service:
         limits: Limits,
         *,
         labels: LabelSet | None = None,
-        index: SearchIndex | None = None,
+        index: Index | None = None,
     ) -> None:
         self.encoder, self.limits, self.labels, self.index = encoder, limits, labels, index
         self.bundle = encoder.bundle
@@ -113,7 +113,7 @@ class Service:
         (embedding,) = await self.embed([("image", image, "image")])
         return rank(embedding, self.labels, top)
 
-    async def search(self, kind: str, given: Any, top: int) -> list[tuple[str, float]]:
+    async def search(self, kind: str, given: Any, top: int) -> list[Found]:
         """The images of the index that are nearest to an image or a text.
 
         Raises:

@@ -171,7 +171,7 @@ async def _search(service: Service, sent: Json) -> Json:
     service.check_model(sent.get("model"))
     kind = "image" if "image" in sent else "text"
     found = await service.search(kind, sent[kind], int(sent.get("top", 10)))
-    data = [{"path": path, "cosine": cosine} for path, cosine in found]
+    data = [{"path": one.path, "cosine": one.cosine} for one in found]
     return {"object": "list", "data": data, "model": service.model_id, "time": time.perf_counter() - started}
 
 

@@ -16,10 +16,10 @@ from skimage import data
 from starlette.testclient import TestClient
 
 from pecore.encoder import PerceptionEncoder
+from pecore.index import Index
 from pecore.server.app import create_app
 from pecore.server.options import Limits, ServerOptions
 from pecore.server.run import make_server, open_socket
-from pecore.server.search_index import SearchIndex
 from pecore.server.service import Service
 from tests.server.tiny_bundle import write_bundle
 
@@ -59,7 +59,7 @@ def serve(server_bundle: Path) -> Iterator[Serve]:
     clients = []
 
     def start(
-        bundle: Path = server_bundle, index: SearchIndex | None = None, limits: Limits | None = None, **options: Any
+        bundle: Path = server_bundle, index: Index | None = None, limits: Limits | None = None, **options: Any
     ) -> TestClient:
         asked = ServerOptions(limits=limits or Limits(), **options)
         encoder = PerceptionEncoder(bundle, threads=1)

@@ -11,8 +11,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from pecore.encoder import PerceptionEncoder
-from pecore.index import write_index
-from pecore.server.search_index import open_search_index
+from pecore.index import open_index
+from pecore.index_writer import ImageFile, IndexWriter
 from pecore.tokenizer import read_tokenizer
 from tests.server.payloads import base64_of, of
 from tests.server.tiny_bundle import MODEL_ID
@@ -102,8 +102,9 @@ def test_classify(serve: Serve, encoder: PerceptionEncoder, photo: Image.Image) 
 def test_search(serve: Serve, encoder: PerceptionEncoder, photo: Image.Image, tmp_path: Path) -> None:
     embeddings = encoder.embed_image([photo, photo.rotate(180)])
     about = {"bundle": "b", "file": "f", "backend": "cpu", "space": encoder.bundle.space}
-    write_index(tmp_path / "i.npz", [embeddings], ["cat.jpg", "taco.jpg"], [(1, 1), (2, 2)], about, encoder.dim)
-    client = serve(index=open_search_index(tmp_path / "i.npz"))
+    writer = IndexWriter(str(tmp_path / "i.lance"), about, encoder.dim)
+    writer.add([ImageFile("cat.jpg", 1, 1), ImageFile("taco.jpg", 2, 2)], embeddings)
+    client = serve(index=open_index(tmp_path / "i.lance"))
     answer = client.post("/v1/search", json={"image": base64_of(photo), "top": 1})
     (found,) = answer.json()["data"]
     assert found["path"] == "cat.jpg"
