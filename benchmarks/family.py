@@ -294,6 +294,9 @@ def eva_tables(content: dict[str, Any]) -> list[str]:
         "",
         *EVA_HEAD,
         *(eva_line(name, row) for name, row in content.get("eva whole", {}).items()),
+        "",
+        "Where *CPU fp32* is large, the random weights amplify any rounding, float32's included: what fp16 loses there",
+        "says nothing about trained weights, and *GPU fp32* tells that the graph is right.",
     ]
     return lines
 
