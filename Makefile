@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-capped test-wheel test-gpu android web bench lint types gpu-driver setup clean
+.PHONY: demo test test-capped test-wheel test-gpu test-clients android web bench lint types gpu-driver setup clean
 
 setup: $(READY)
 
@@ -45,6 +45,10 @@ test-wheel: $(READY)
 # The real GPU delegate; a software Vulkan driver will do: make gpu-driver.
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu
+
+# `pecore serve` with inference-sdk, openai, curl and Schemathesis, each in an environment of its own (docs/serve.md).
+test-clients: $(READY)
+	BIN=$(BIN) scripts/client_tests.sh
 
 # The Android app, compiled and tested without Google's SDK (docs/android.md).
 android:

@@ -47,7 +47,7 @@ from pecore.image import Resize, preprocess
 from pecore.precision import by_tower, find_precisions
 from pecore.rewrites.output import OUTPUTS, Output
 from pecore.rewrites.text import rewrite_text
-from pecore.rewrites.tower import INPUT_LAYOUTS, INPUT_RANGES, PixelRange, Scales, rewrite
+from pecore.rewrites.tower import INPUT_LAYOUTS, INPUT_RANGES, PixelRange, Scales, UnsupportedTowerError, rewrite
 from pecore.tokenizer import ClipTokenizer
 from pecore.validate import device, exactness, gates, headroom, report, text_exactness
 from pecore.validate.checks import Check, advisory, failed
@@ -260,7 +260,12 @@ def _measure(
     images = [plain.to_tower(torch.from_numpy(preprocess(p, variant.image_size, resize=resize))) for p in photos]
     log(f"measuring headroom on {len(photos)} photographs")
     model: Any = build_tower(variant, weights.state_dict)
-    scales, reductions = headroom.fit_scales(model, images, output)
+    try:
+        scales, reductions = headroom.fit_scales(model, images, output)
+    except UnsupportedTowerError as error:
+        raise InputError(
+            f"{variant.size} can't be converted for {output.kind}: {error}; choose another --output"
+        ) from error
     log("computing the reference in PyTorch")
     found = [exactness.timm_outputs(model, image, output, layout == "nhwc") for image in images]
     reference = _batches([{name: t.numpy() for name, t in sample.items()} for sample in found], options.batch)

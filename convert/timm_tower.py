@@ -176,8 +176,11 @@ def _on_meta(name: str, pool: str | None = None) -> Any:
     import timm
 
     options: dict[str, Any] = {"global_pool": pool} if pool else {}
-    with torch.device("meta"):
-        return timm.create_model(name, pretrained=False, **options)
+    try:
+        with torch.device("meta"):
+            return timm.create_model(name, pretrained=False, **options)
+    except AssertionError as error:  # timm's own check
+        raise InputError(f"--pool {pool}: {name} has no class token, leave it out") from error
 
 
 def reduced(name: str, grid: Sequence[int] = (4, 4), widest: int | None = None, **options: Any) -> Any:

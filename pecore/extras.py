@@ -11,6 +11,7 @@ EXTRAS: Mapping[str, frozenset[str]] = {
     ),
     "search": frozenset({"lance", "pyarrow", "sklearn"}),
     "ray": frozenset({"ray", "fsspec", "s3fs"}),
+    "serve": frozenset({"starlette", "uvicorn", "prometheus_client"}),
     "bench": frozenset({"onnx", "onnxscript", "onnxruntime", "openvino"}),
     "tensorflow": frozenset({"tensorflow"}),
 }

@@ -186,7 +186,7 @@ def localize(
     parts = measure([group[-1] for group in by_part.values()], f"{len(by_part)} parts of {path.name}")
     if len(skipped) == len(columns):
         why = "; ".join(dict.fromkeys(skipped.values())) or "no GPU and no reference"
-        raise InputError(f"there is nothing to compare {path.name} with ({why}): give --reference FILE.tflite")
+        raise InputError(f"there is nothing to compare {path.name} with ({why}): give --against FILE.tflite")
     columns = {name: what for name, what in columns.items() if name not in skipped | broken}
     first = {column: _first(parts, column, threshold) for column in columns}
     inside: list[StepErrors] = []

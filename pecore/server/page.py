@@ -1,22 +1,29 @@
-"""The web page and a bundle, served to this machine alone."""
+"""The web page beside the API, with a bundle's files for it, and LiteRT.js, which runs them in the browser.
 
-import errno
-import http.server
+The page's own files are in the package. LiteRT.js's WASM is 28 MB, over fifty times the rest of the package, so npm
+fetches it the first time, into a cache.
+"""
+
 import json
+import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable
-from functools import partial
-from http import HTTPStatus
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
 
 from pecore.errors import InputError
+from pecore.server.errors import ApiError
 
-WEB_DEMO = Path(__file__).parents[2] / "web_demo"
-ADDRESS = "127.0.0.1"
-BUNDLE_PATH = "bundle/"
+SITE = Path(__file__).parent / "site"
+NPM_FILES = Path(__file__).parent / "litertjs"
+VENDOR = "vendor/litert"
+
 CSP = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; "
     "style-src 'self'; img-src 'self' blob:; media-src 'self' blob:; base-uri 'none'; form-action 'none'; "
@@ -33,110 +40,109 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
+"""On every answer of the server."""
+
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"} | {
     ".wasm": "application/wasm",
     ".json": "application/json",
     ".txt": "text/plain",
-    "": "application/octet-stream",
 }
 
 
-def find_site(log: Callable[[str], None] = print, root: Path = WEB_DEMO) -> Path:
-    """The page's folder, with LiteRT.js in it, which npm fetches the first time.
+def cache_folder() -> Path:
+    """Where this user's programs keep what can be fetched again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pecore-litert"
 
-    Raises:
-        InputError: this is not a checkout, npm is missing, or it failed.
-    """
-    if not (root / "package-lock.json").is_file():
-        raise InputError(
-            f"the web page is not here ({root} has none): it is part of the repository, not of the installed package; "
-            "run `pecore serve` from a checkout installed with `pip install -e .`"
-        )
-    site = root / "site"
-    version_file = site / "vendor" / "litert" / "version.js"
-    lock = json.loads((root / "package-lock.json").read_text(encoding="utf-8"))
-    wanted = lock["packages"]["node_modules/@litertjs/core"]["version"]
-    if not version_file.is_file() or wanted not in version_file.read_text(encoding="utf-8"):
+
+class LiteRtJs:
+    """The folder with LiteRT.js: the site's own, where `web_demo/vendor.js` has filled it, or one in the cache, which
+    npm fills when it is first asked for."""
+
+    def __init__(self, site: Path = SITE, npm_files: Path = NPM_FILES, cache: Path | None = None) -> None:
+        self._site, self._npm_files, self._cache = site, npm_files, cache
+        self._lock = threading.Lock()
+
+    @property
+    def version(self) -> str:
+        """The one that the page was tested with."""
+        lock = json.loads((self._npm_files / "package-lock.json").read_text(encoding="utf-8"))
+        return lock["packages"]["node_modules/@litertjs/core"]["version"]
+
+    def folder(self, log: Callable[[str], None] = lambda line: None) -> Path:
+        """Where it is; fetched, if it has to be.
+
+        Raises:
+            InputError: npm is missing, or failed.
+        """
+        with self._lock:
+            version = self.version
+            work = (self._cache or cache_folder()) / f"litertjs-{version}"
+            for root in (self._site, work / "site"):
+                if version in _content(root / VENDOR / "version.js"):
+                    return root / VENDOR
+            self._fetch(work, version, log)
+            return work / "site" / VENDOR
+
+    def _fetch(self, work: Path, version: str, log: Callable[[str], None]) -> None:
         npm, node = shutil.which("npm"), shutil.which("node")
         if not npm or not node:
             raise InputError(
                 "the page needs LiteRT.js, and npm, which fetches it, is not here: install Node.js 20 or newer"
             )
-        log(f"fetching LiteRT.js {wanted} with npm (once)")
-        _run([npm, "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"], root)
-        _run([node, "vendor.js"], root)
-    return site
+        log(f"fetching LiteRT.js {version} with npm (once)")
+        work.mkdir(parents=True, exist_ok=True)
+        for name in ("package.json", "package-lock.json", "vendor.js"):
+            shutil.copyfile(self._npm_files / name, work / name)
+        _run([npm, "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"], work)
+        _run([node, "vendor.js"], work)
+        shutil.rmtree(work / "node_modules", ignore_errors=True)
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def _run(command: list[str], folder: Path) -> None:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
-        said = (
-            [line for line in done.stderr.splitlines() if "error" in line.lower()] or done.stderr.splitlines() or ["?"]
-        )
+        said = done.stderr.splitlines()
+        said = [line for line in said if "error" in line.lower()] or said or ["?"]
         name = " ".join([Path(command[0]).name, *command[1:2]])
         raise InputError(f"`{name}` failed in {folder} ({said[0].strip()}): run it there to see why")
 
 
-def make_server(site: Path, bundle: Path, port: int) -> http.server.ThreadingHTTPServer:
-    """A server, not started yet, of the page in `site` at / and of the files in `bundle` at /bundle/, on the loopback
-    interface; port 0 is any free one.
+def page_routes(bundle: Path, runtime: LiteRtJs, site: Path = SITE) -> list[Route]:
+    """The page at `/`, the bundle's files at `/bundle/`, LiteRT.js at `/vendor/litert/`."""
+    files = sorted(file.name for file in site.iterdir() if file.is_file() and not file.name.startswith("."))
 
-    Raises:
-        InputError: the port is taken, or not to be had.
-    """
-    handler = partial(_Handler, site=site.resolve(), bundle=bundle.resolve())
-    try:
-        return http.server.ThreadingHTTPServer((ADDRESS, port), handler)
-    except (OSError, OverflowError) as error:
-        taken = getattr(error, "errno", None) == errno.EADDRINUSE
-        why = "is in use" if taken else f"can't be used ({error})"
-        raise InputError(f"port {port} {why}: give another with --port, or --port 0 for any free one") from error
+    async def page(request: Request) -> Response:
+        return _file(site, request.url.path.lstrip("/") or "index.html")
 
+    async def of_bundle(request: Request) -> Response:
+        return _file(bundle, request.path_params["path"])
 
-class _Handler(http.server.SimpleHTTPRequestHandler):
-    """GET and HEAD of plain files, with `HEADERS` on every answer."""
-
-    server_version = "pecore"
-    sys_version = ""
-    extensions_map = TYPES
-
-    def __init__(self, *args: Any, site: Path, bundle: Path) -> None:
-        self.site, self.bundle = site, bundle
-        super().__init__(*args)
-
-    def send_head(self) -> Any:
-        # Another site's page can make its own name point here: it is told apart by the name it asks for.
-        if urlsplit(f"//{self.headers.get('Host', '')}").hostname not in (ADDRESS, "localhost"):
-            return self.send_error(HTTPStatus.FORBIDDEN, "This server is for 127.0.0.1 alone")
-        if self._file() is None:
-            return self.send_error(HTTPStatus.NOT_FOUND)
-        return super().send_head()
-
-    def translate_path(self, path: str) -> str:
-        return str(self._file() or "")
-
-    def _file(self) -> Path | None:
-        """The file that is asked for, where it is one that is served."""
-        path = unquote(urlsplit(self.path).path).lstrip("/") or "index.html"
-        root = self.site
-        if path.startswith(BUNDLE_PATH):
-            root, path = self.bundle, path.removeprefix(BUNDLE_PATH)
-        if "\0" in path or any(part.startswith(".") for part in Path(path).parts):
-            return None
-        file = (root / path).resolve()
-        return file if file.is_relative_to(root) and file.is_file() else None
-
-    def end_headers(self) -> None:
-        for name, value in HEADERS.items():
-            self.send_header(name, value)
-        super().end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: the terminal has the address on it."""
-
-    def copyfile(self, source: Any, outputfile: Any) -> None:
+    async def of_runtime(request: Request) -> Response:
         try:
-            super().copyfile(source, outputfile)
-        except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True  # the browser left
+            folder = await run_in_threadpool(runtime.folder)
+        except InputError as error:
+            raise ApiError(503, "no_litertjs", str(error), {"Retry-After": "60"}) from error
+        return _file(folder, request.path_params["path"])
+
+    return [
+        *(Route(f"/{name}", page) for name in ("", *files)),
+        Route("/bundle/{path:path}", of_bundle),
+        Route(f"/{VENDOR}/{{path:path}}", of_runtime),
+    ]
+
+
+def _file(root: Path, path: str) -> Response:
+    """A file under `root`: no hidden one, none that a link or a path leads to elsewhere."""
+    root = root.resolve()
+    if "\0" not in path and not any(part.startswith(".") for part in Path(path).parts):
+        file = (root / path).resolve()
+        if file.is_relative_to(root) and file.is_file():
+            return FileResponse(file, media_type=TYPES.get(file.suffix, "application/octet-stream"))
+    raise ApiError(404, "not_found", f"there is no {ascii(path)[:100]} here")

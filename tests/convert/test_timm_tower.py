@@ -54,6 +54,8 @@ def test_names_that_are_none() -> None:
         timm_variant(EUPE, 100)
     with pytest.raises(InputError, match="unknown pool 'max'"):
         timm_variant(EUPE, pool="max")
+    with pytest.raises(InputError, match="--pool token: vit_medium_patch16_rope_reg1_gap_256 has no class token"):
+        timm_variant("vit_medium_patch16_rope_reg1_gap_256", pool="token")
     with pytest.raises(InputError, match="--pool token: B16 is pooled as it was trained"):
         timm_variant("vit_pe_core_base_patch16_224", pool="token")
 

@@ -51,7 +51,7 @@ const keyOf = (name, { sha256 }) => `${new URL(encodeURIComponent(name), FOLDER)
 
 async function get(name) {
   const response = await fetch(new URL(encodeURIComponent(name), FOLDER)).catch(() => {
-    throw new Error(`${name} can’t be downloaded: the server does not answer. Start it again with “pecore demo”.`);
+    throw new Error(`${name} can’t be downloaded: the server does not answer. Start it again with “pecore serve”.`);
   });
   if (!response.ok) throw new Error(`${name} can’t be downloaded: the server says ${response.status} ${response.statusText}.`);
   return response;

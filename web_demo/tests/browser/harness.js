@@ -37,9 +37,9 @@ export async function pecore(...args) {
   return new Promise((resolve) => child.on('close', (code) => resolve({ code, ...said })));
 }
 
-/** `pecore demo` on a free port: {address, stop}. */
+/** `pecore serve` on a free port: {address, stop}. */
 export async function serve(folder) {
-  const child = spawn(path.join(bin, 'python'), ['-c', 'from pecore.cli import main; main()', 'demo', folder, '--port', '0'], { cwd: root });
+  const child = spawn(path.join(bin, 'python'), ['-c', 'from pecore.cli import main; main()', 'serve', folder, '--port', '0'], { cwd: root });
   const ended = new Promise((resolve) => child.on('close', resolve));
   const stop = () => child.kill('SIGINT') && ended;
   let errors = '';
@@ -49,7 +49,7 @@ export async function serve(folder) {
     const address = /http:\/\/127\.0\.0\.1:\d+\//.exec(line)?.[0];
     if (address) return { address, stop };
   }
-  throw new Error(`pecore demo ended: ${errors}`);
+  throw new Error(`pecore serve ended: ${errors}`);
 }
 
 export function launch() {
