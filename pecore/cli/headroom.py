@@ -68,16 +68,12 @@ def headroom(
         from pecore.validate.plots import plot_headroom
         from pecore.validate.subnormal import subnormal_weights
 
-        if timm_model is None or is_pe(timm_model):
-            variant = choose_variant(size, variant_name, timm_model, checkpoint, image_size)
-            source = weights_source(weights, checkpoint)
-            loaded = load(variant, source, seed=seed, amplitude=synthetic_amplitude, ema=ema, log=log)
-            model: Any = build_tower(variant, loaded.state_dict)
-            taken = f" ({loaded.taken})" if loaded.taken else ""
-            title = f"{variant.artefact}, {'SYNTHETIC weights: ' * loaded.synthetic}{loaded.source}{taken}"
-        else:
-            model = timm_tower(timm_model, checkpoint, image_size, ema)
-            title = f"{timm_model}, {checkpoint or 'weights from the hub'}"
+        variant = choose_variant(size, variant_name, timm_model, checkpoint, image_size)
+        source = weights_source(weights, checkpoint)
+        loaded = load(variant, source, seed=seed, amplitude=synthetic_amplitude, ema=ema, log=log)
+        model: Any = build_tower(variant, loaded.state_dict)
+        taken = f" ({loaded.taken})" if loaded.taken else ""
+        title = f"{variant.artefact}, {'SYNTHETIC weights: ' * loaded.synthetic}{loaded.source}{taken}"
         side = model.patch_embed.img_size[0]
         mean, std = (torch.tensor(model.pretrained_cfg[k]).reshape(3, 1, 1) for k in ("mean", "std"))
         pixels = [torch.from_numpy(preprocess(image, side, value_range="0..1")) for _, image in photographs(images)]
@@ -113,51 +109,6 @@ def headroom(
             log("drawing")
             plot_headroom(reductions, scales, save, title)
     raise typer.Exit(0 if enough else 1)
-
-
-def is_pe(timm_model: str) -> bool:
-    """timm's name of a Perception Encoder, which `pecore convert` knows."""
-    from pecore.variants import find_timm
-
-    try:
-        find_timm(timm_model)
-    except InputError:
-        return False
-    return True
-
-
-def timm_tower(name: str, checkpoint: Path | None, image_size: int | None, ema: bool = True) -> Any:
-    """Another timm model by name, refused before its weights are fetched where no rewrite covers it."""
-    import timm
-
-    from pecore.convert.state_dict import read_tower
-    from pecore.rewrites.tower import UnsupportedTowerError, check_block, check_tower
-
-    sized: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
-    try:
-        model: Any = timm.create_model(name, pretrained=False, **sized)
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"timm has no model {name!r} ({error}): see timm.list_models('vit_pe_core*')") from error
-    try:
-        check_tower(model)
-        for i, block in enumerate(model.blocks):
-            check_block(block, f"blocks.{i}")
-    except UnsupportedTowerError as error:
-        raise InputError(f"{name} can't be measured ({error}): give a PE-Core tower, such as --size B16") from error
-    if checkpoint:
-        try:
-            model.load_state_dict(read_tower(checkpoint, ema).tensors)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{checkpoint} does not fit {name} ({reason}): give its timm checkpoint") from error
-    else:
-        try:
-            model = timm.create_model(name, pretrained=True, **sized)
-        except Exception as error:  # the hub's errors and its HTTP client's share no base
-            raise InputError(
-                f"the weights of {name} could not be fetched ({type(error).__name__}): give --checkpoint FILE"
-            ) from error
-    return model.eval().requires_grad_(False)
 
 
 def power(scale: float) -> str:

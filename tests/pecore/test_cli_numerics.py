@@ -142,11 +142,8 @@ def test_headroom_takes_whatever_convert_takes(form, run, photo, checkpoint, tmp
     [
         (["headroom"], "give one of --size and --timm-model"),
         (["headroom", "--size", "T16", "--timm-model", "x"], "give one of --size and --timm-model"),
-        (
-            ["headroom", "--timm-model", "resnet18"],
-            "resnet18 can't be measured (ResNet: a model that is not timm's Eva",
-        ),
-        (["headroom", "--timm-model", "vit_pe_none"], "timm has no model 'vit_pe_none'"),
+        (["headroom", "--timm-model", "resnet18"], "'resnet18' is neither of timm's Eva class"),
+        (["headroom", "--timm-model", "vit_pe_none"], "'vit_pe_none' is no Perception Encoder of timm's"),
         (["localize", "Q99"], "Q99 is neither a file, a bundle's folder nor a size"),
         (["ablate", "--size", "spatial-t16"], "rewrites are taken out of a core tower"),
         (["localize", "missing.tflite"], "missing.tflite"),
