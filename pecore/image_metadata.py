@@ -49,7 +49,12 @@ def upright(image: Image.Image, orientation: int | None = None) -> Image.Image:
     if orientation is None:
         orientation = _orientation(image)
     turn = TURNS.get(orientation)
-    return image.transpose(turn) if turn is not None else image
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    # Only what decides the pixels: with its orientation it would be turned again by whoever asks next.
+    turned.info = {key: value for key, value in image.info.items() if key == "transparency"}
+    return turned
 
 
 def _orientation(image: Image.Image) -> int:

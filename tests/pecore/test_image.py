@@ -63,6 +63,17 @@ def test_exif_orientation_is_applied(small: Image.Image, tmp_path: Path) -> None
     assert np.array_equal(load_image(tmp_path / "a.png"), small)
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+def test_a_turned_image_is_turned_once(suffix: str, small: Image.Image, tmp_path: Path) -> None:
+    """`PerceptionEncoder.classify` and others hand on what `load_image` returned."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    small.save(tmp_path / f"a.{suffix}", exif=exif)
+    once = load_image(tmp_path / f"a.{suffix}")
+    assert once.size == small.size[::-1]
+    assert np.array_equal(load_image(once), once)
+
+
 # Metadata: what is wanted of it, and what it may not decide
 
 
