@@ -294,7 +294,7 @@ def ray(options: argparse.Namespace) -> None:
         if engine == "local":
             run = partial(embed_images, encoder=encoder, writer=writer)
         else:
-            ray_module.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+            ray_module.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
             embed_ray.BATCH_ROWS = 16
             cluster = embed_ray.Cluster(workers=2)
             run = partial(

@@ -31,7 +31,7 @@ FRAGMENT_ROWS = 4096
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where to run: a cluster's address, or None for this machine (or for what the environment names), and how many
+    """Where to run: a cluster's address, or None for $RAY_ADDRESS, or else this machine, and how many
     actors at most; None for one for every CPU."""
 
     address: str | None = None
@@ -54,9 +54,9 @@ def embed_images(
 
     if not ray.is_initialized():
         try:
-            ray.init(
-                address=cluster.address, log_to_driver=False, include_dashboard=False if not cluster.address else None
-            )
+            # Left to itself, Ray takes whatever cluster this machine started last, dead or not.
+            address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
+            ray.init(address, log_to_driver=False, include_dashboard=False if address == "local" else None)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise InputError(f"there is no Ray cluster at {cluster.address} ({error}); check --address") from error
     ray.data.DataContext.get_current().enable_progress_bars = False

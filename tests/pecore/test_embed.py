@@ -285,6 +285,7 @@ def test_ray_gives_the_rows_of_the_local_engine(bucket, encoder, tiny_bundle, mo
     fill(encoder, places, f"s3://{bucket}/local.lance")
     monkeypatch.setattr(embed_ray, "BATCH_ROWS", 4)
     ray.init(
+        "local",
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
