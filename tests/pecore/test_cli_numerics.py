@@ -179,7 +179,7 @@ def made(tmp_path_factory) -> Path:
         outputs=[TensorEntry("embedding", "float32", [1, 512])],
         tower_output={"kind": "embedding"},
         scales=dataclasses.asdict(scales),
-        preprocessing={},
+        preprocessing={"mean": [0.5] * 3, "std": [0.5] * 3},
         self_test={},
     )
     (folder / "manifest.json").write_text(json.dumps(Manifest("tiny", TINY, section).as_json()))
