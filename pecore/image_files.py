@@ -75,11 +75,20 @@ def survey_images(paths: Sequence[Path]) -> Survey:
                 )
             found.update(dict.fromkeys(inside.images))
             left_out.update(inside.left_out)
-        elif os.path.exists(path):
-            found[path] = None
         else:
-            raise InputError(f"there is no {path}; name an image file or a folder of them")
+            _check_there(path)
+            found[path] = None
     return Survey(list(found), left_out)
+
+
+def _check_there(path: Path) -> None:
+    try:
+        os.stat(path)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no {path}; name an image file or a folder of them") from error
+    except (OSError, ValueError) as error:  # a name too long, a link that leads to itself; ValueError: a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: {reason}; name an image file or a folder of them") from error
 
 
 def _survey_folder(folder: Path) -> Survey:

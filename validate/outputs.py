@@ -86,7 +86,7 @@ def _compare(
     row, unit, on_gpu = PRECISIONS[precision], all(is_unit(array) for array in expected), kind.startswith("gpu")
     limits = dict(row.thresholds(kind, unit))
     # As long as the difference of two vectors whose angle is at its limit.
-    relative = math.sqrt(2 * (1 - limits.get("cosine", limits.get("correlation", 1.0))))
+    relative = math.sqrt(2 * max(0.0, 1 - limits.get("cosine", limits.get("correlation", 1.0))))
     if (on_gpu and not unit) or step is not None:  # a norm that nothing makes 1 at the end carries every op's rounding
         limits["norm_error"] = max(limits["norm_error"], relative)
     found = parity.compare(expected, got)

@@ -24,7 +24,7 @@ from pecore.console import counting, progress, show, show_json
 from pecore.errors import InputError
 
 if TYPE_CHECKING:
-    from pecore.embed import Engine, Progress
+    from pecore.embed import Engine, Listing, Progress
     from pecore.encoder import PerceptionEncoder
     from pecore.index_writer import IndexWriter
 
@@ -58,6 +58,7 @@ def embed(
     Rows are committed some hundred at a time: stopped work goes on when the command is run again, and unchanged images
     are not embedded twice.
     """
+    from pecore.embed import list_images
     from pecore.index_formats import format_of
 
     kind = format_of(out, form)
@@ -71,6 +72,7 @@ def embed(
         _convert(images, out, kind, as_json)
         return
     location = out if kind == "lance" else str(Path(out).with_suffix(".lance"))
+    listed = list_images(images)  # refused, if they have to be, before the model is loaded
     encoder = open_encoder(EncoderChoice(bundle, backend, weights, compute, threads), verbose)
 
     def engine_of(writer: "IndexWriter", told: "Progress") -> "Engine":
@@ -85,7 +87,7 @@ def embed(
         return partial(embed_ray.embed_images, embedder=embedder, writer=writer, cluster=cluster, progress=told)
 
     try:
-        facts = _update(images, location, encoder, engine_of, prune, verbose)
+        facts = _update(listed, location, encoder, engine_of, images if prune else (), verbose)
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on from here", err=True)
         raise typer.Exit(1) from None
@@ -100,19 +102,24 @@ def embed(
 
 
 def _update(
-    places: Sequence[str], location: str, encoder: "PerceptionEncoder", engine_of: Any, prune: bool, verbose: bool
+    listed: "Listing",
+    location: str,
+    encoder: "PerceptionEncoder",
+    engine_of: Any,
+    pruned: Sequence[str],
+    verbose: bool,
 ) -> dict[str, Any]:
-    from pecore.embed import about_rows, list_images, update_index
+    """Bring the index at `location` up to date; rows of images that are gone from the places `pruned` go."""
+    from pecore.embed import about_rows, update_index
     from pecore.index_writer import IndexWriter
 
-    listed = list_images(places)
     images = listed.images
     tell_left_out(listed.left_out)
     about = about_rows(encoder)
     writer = IndexWriter(location, about, encoder.dim)
     total = len(images) - int(writer.known(images).sum())
     with counting("embedding", total, verbose) as told:
-        updated = update_index(images, writer, engine_of(writer, told), places if prune else ())
+        updated = update_index(images, writer, engine_of(writer, told), pruned)
     return {
         "index": location,
         "images": len(writer),

@@ -41,8 +41,8 @@ def test_files_and_folders_each_once(folder: Path) -> None:
 
 
 def test_what_is_not_there(folder: Path) -> None:
-    for missing in ("none.jpg", "x" * 5000):
-        with pytest.raises(InputError, match=r"there is no .*name an image file or a folder"):
+    for missing, said in (("none.jpg", r"there is no .*none\.jpg"), ("x" * 5000, "File name too long")):
+        with pytest.raises(InputError, match=f"{said}; name an image file or a folder"):
             find_images([folder / missing])
 
 
