@@ -118,5 +118,6 @@ def _open_service(choice: EncoderChoice, options: "ServerOptions", index: Path |
     encoder = open_encoder(choice)
     if searched:
         check_same_space(searched.space, encoder.bundle, str(index))
-    labels = encoder.labels if choice.labels or encoder.bundle.manifest.labels else None
+    embeds = encoder.bundle.vision.output.name == "embedding"
+    labels = encoder.labels if embeds and (choice.labels or encoder.bundle.manifest.labels) else None
     return Service(encoder, options.limits, labels=labels, index=searched)

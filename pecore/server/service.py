@@ -24,11 +24,12 @@ class Service:
     """An encoder with its queue.
 
     Args:
-        encoder: opened; used from one thread of the service's own.
+        encoder: opened; used from one thread of the service's own. Of a bundle that gives features or logits the page
+            is all that is served.
         labels: for `classify`. index: for `search`. None where there is none.
 
     Raises:
-        InputError: a bundle that gives no embeddings, or a text tower that can't be opened.
+        InputError: a text tower that can't be opened.
     """
 
     def __init__(
@@ -41,7 +42,8 @@ class Service:
     ) -> None:
         self.encoder, self.limits, self.labels, self.index = encoder, limits, labels, index
         self.bundle = encoder.bundle
-        self.dim = encoder.dim
+        outputs = [output.name for output in self.bundle.vision.outputs]
+        self.dim = encoder.dim if "embedding" in outputs else None
         self.model_id = f"PE-Core-{self.bundle.variant.size}-{encoder.image_size}"
         self.tokenizer: ClipTokenizer | None = None
         if self.bundle.files("text"):
@@ -74,8 +76,12 @@ class Service:
             items: the kind, `image` or `text`; the text, or what `images.decode` takes; and the field, for messages.
 
         Raises:
-            ApiError: 400 for a bad image, 404 for texts without a text tower, 503 for a full queue.
+            ApiError: 400 for a bad image, 404 for texts without a text tower or a bundle without embeddings, 503 for a
+                full queue.
         """
+        if self.dim is None:
+            gives = self.bundle.vision.output.name
+            raise ApiError(404, "no_embedding", f"{self.model_id} gives {gives}, not embeddings: the page runs it")
         if self.tokenizer is None and any(kind == "text" for kind, _, _ in items):
             raise ApiError(404, "no_text_tower", f"{self.model_id} is loaded without its text tower: send images")
         async with self.workers.room_for(len(items)):

@@ -41,7 +41,7 @@ EMBEDDING = obj(
 )
 MODEL = obj(
     {"id": STRING, "object": {"enum": ["model"]}, "created": {"type": "integer"}, "owned_by": STRING}
-    | {"dimensions": {"type": "integer"}, "synthetic_weights": {"type": "boolean"}},
+    | {"dimensions": {"type": ["integer", "null"]}, "synthetic_weights": {"type": "boolean"}},
     ("id", "object", "created", "owned_by"),
 )
 
@@ -51,8 +51,8 @@ def _listed(item: Json, *more: str, **properties: Json) -> Json:
     return obj(kinds | properties, ("object", "data", *more))
 
 
-def endpoints(limits: Limits, dim: int) -> list[Endpoint]:
-    """All of `/v1`; `dim` is the length of an embedding."""
+def endpoints(limits: Limits, dim: int | None) -> list[Endpoint]:
+    """All of `/v1`; `dim` is the length of an embedding, None where the bundle gives none."""
     text = text_schema(limits.text)
     common = {"model": nullable("string", "the loaded model's name"), "api_key": API_KEY}
     by_text = obj({"text": text}, ("text",), additionalProperties=False)
@@ -67,7 +67,8 @@ def endpoints(limits: Limits, dim: int) -> list[Endpoint]:
         {
             "input": inputs,
             "encoding_format": {"type": "string", "enum": ["float", "base64"], "description": "'float' or 'base64'"},
-            "dimensions": nullable("integer", f"{dim}, which embeddings can't be cut below") | {"enum": [dim, None]},
+            "dimensions": nullable("integer", f"{dim}, which embeddings can't be cut below")
+            | {"enum": list(dict.fromkeys((dim, None)))},
             **common,
         },
         ("input",),

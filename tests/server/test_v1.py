@@ -1,6 +1,8 @@
 """OpenAI's and Jina's shapes, search and classification."""
 
 import base64
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,3 +128,20 @@ def test_what_the_server_was_not_started_with(serve: Serve, bundle_without_text:
     assert client.post("/v1/search", json={"image": base64_of(photo)}).json()["error"]["code"] == "no_index"
     assert client.post("/v1/classify", json={"image": base64_of(photo)}).json()["error"]["code"] == "no_labels"
     assert client.post("/v1/embeddings", json={"input": "a"}).json()["error"]["code"] == "no_text_tower"
+
+
+def test_a_bundle_of_features_is_for_the_page(
+    serve: Serve, server_bundle: Path, photo: Image.Image, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(server_bundle, tmp_path / "features"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["outputs"][0]["name"] = "features"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    client = serve(folder)
+    for path, body in (("/v1/embeddings", {"input": "a cat"}), ("/v1/classify", {"image": base64_of(photo)})):
+        answer = client.post(path, json=body)
+        assert answer.status_code == 404
+        assert answer.json()["error"]["code"] in ("no_embedding", "no_labels")
+    assert client.post("/v1/embeddings", json={"input": "a"}).json()["error"]["code"] == "no_embedding"
+    assert client.get("/bundle/manifest.json").status_code == 200
+    assert client.get("/v1/models").json()["data"][0]["dimensions"] is None
