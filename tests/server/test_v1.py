@@ -143,5 +143,5 @@ def test_a_bundle_of_features_is_for_the_page(
         assert answer.status_code == 404
         assert answer.json()["error"]["code"] in ("no_embedding", "no_labels")
     assert client.post("/v1/embeddings", json={"input": "a"}).json()["error"]["code"] == "no_embedding"
-    assert client.get("/bundle/manifest.json").status_code == 200
+    assert client.get("/healthz").status_code == 200
     assert client.get("/v1/models").json()["data"][0]["dimensions"] is None
