@@ -5,7 +5,7 @@ that a MEAN reads as well, and every residual ADD is read by a norm. Besides, th
 and has no mean over channels (`norm.py`), which nobody wants to see.
 
 The workaround: a tower that shows its residual stream keeps the mean in it (its norms subtract it themselves, `Output`
-decides), and the map is made by ops of its own behind the ADD: class token sliced off, the stream's scale divided out
+decides), and the map is made by ops of its own after the ADD: class token sliced off, the stream's scale divided out
 by one MUL (or the final norm's weight and bias applied), RESHAPE, and TRANSPOSE for [B, C, H, W].
 
 Exact because: a power of two rounds nothing. The map has the stream's own size, massive activations included: fp16
@@ -34,7 +34,7 @@ class Output:
         and registers are dropped.
       - `both`: embedding and features.
     layer: the block (0 is the first, -1 the last) whose output the features are, as timm's `forward_intermediates` has
-      them: behind the block, no norm. None, and the last block by its number, are what timm's `forward_features` gives:
+      them: after the block, no norm. None, and the last block by its number, are what timm's `forward_features` gives:
       with the tower's final norm, where it has one. For features alone the graph ends at that block.
     """
 

@@ -3,7 +3,7 @@
 The walls: open_clip's pooling finds the end-of-text token with an argmax over int64 ids and picks its row by advanced
 indexing: an ARG_MAX that does not convert, and GATHER_ND, which ML Drift refuses. The causal mask is -inf, which fp16
 arithmetic turns into NaN (0 * inf) as soon as something multiplies it. And ML Drift (2.3.0, WebGPU) takes an
-EMBEDDING_LOOKUP with an ADD right behind it and gives every token the first one's row.
+EMBEDDING_LOOKUP with an ADD right after it and gives every token the first one's row.
 
 The ways round:
 

@@ -243,7 +243,7 @@ class Tower(nn.Module):
         return self.end(x, shown)
 
     def end(self, x: Tensor, shown: Tensor | None) -> Tensor | tuple[Tensor, ...]:
-        """The outputs, from the residual stream behind the last block, and behind `layer`."""
+        """The outputs, from the residual stream after the last block, and after `layer`."""
         x = self.norm(x)
         out = []
         if self.pool is not None and self.head is not None:

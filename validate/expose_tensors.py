@@ -18,7 +18,7 @@ def expose(graph: Graph, tensors: Sequence[Tensor], target: Path) -> dict[int, s
     """Write a copy of a file in which `tensors` are outputs as well; their names in its signature, by tensor index.
 
     Each is exposed through a RESHAPE to its own shape: the delegate gets an ADD wrong that is an output and that a SUM
-    or MEAN also reads (rule `add-read-twice`). Constants go behind the flatbuffer, as in files over 2 GB, and are
+    or MEAN also reads (rule `add-read-twice`). Constants go after the flatbuffer, as in files over 2 GB, and are
     copied from the source without being taken into memory.
 
     Raises:

@@ -1,7 +1,7 @@
 """Read a `.tflite` file without running it: operations, shapes, dtypes, constants, signatures.
 
 The flatbuffer is read in place through a memory map with the schema that ai-edge-litert carries, so a file of several
-gigabytes costs its metadata only. Weights may lie inside the flatbuffer, behind it in the same file (files over 2 GB),
+gigabytes costs its metadata only. Weights may lie inside the flatbuffer, after it in the same file (files over 2 GB),
 or in another file (external buffers); their bytes are counted and, on request, read one tensor at a time.
 """
 
@@ -224,7 +224,7 @@ def _quantization(parameters: Any) -> tuple[float | None, int]:
 
 
 def _location(model: Any, index: int, size: int) -> tuple[int | None, int]:
-    """Where a buffer's bytes begin in the file, and how many. Only an offset above 1 points behind the flatbuffer."""
+    """Where a buffer's bytes begin in the file, and how many. Only an offset above 1 points past the flatbuffer."""
     if not 0 <= index < model.BuffersLength():
         raise IndexError(f"buffer {index} of {model.BuffersLength()}")
     buffer = model.Buffers(index)
