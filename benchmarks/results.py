@@ -9,11 +9,11 @@ import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from pecore.files import write_json
+from pecore.validate.report import versions
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS_VARIABLE = "PECORE_BENCH_RESULTS"
@@ -55,19 +55,13 @@ Contents = Mapping[str, Any]
 
 def environment() -> dict[str, Any]:
     """CPU, cores, memory, Python and the versions of the libraries that are compared (those installed)."""
-    found = {}
-    for name in VERSIONS_OF:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     name, extensions = cpu()
     return {
         "cpu": f"{name} ({', '.join(extensions)})" if extensions else name,
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "python": platform.python_version(),
-        "versions": found,
+        "versions": versions(VERSIONS_OF),
     }
 
 

@@ -17,10 +17,10 @@ VERSIONS_OF = (
 )
 
 
-def versions() -> dict[str, str]:
-    """The versions that a conversion's bytes and figures depend on; of what is installed."""
+def versions(names: Sequence[str] = VERSIONS_OF) -> dict[str, str]:
+    """The versions of those packages that are installed; unless named, what conversions depend on."""
     found = {}
-    for name in VERSIONS_OF:
+    for name in names:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

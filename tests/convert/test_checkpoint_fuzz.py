@@ -21,19 +21,10 @@ from pecore.convert.synthetic import synthetic_state_dict
 from pecore.convert.text_tower import TextWeights, load_text, synthetic_text, text_config
 from pecore.errors import InputError
 from pecore.variants import find
+from tests.convert import test_state_dict
 from tests.convert.test_checkpoint import to_meta
 
-TINY = replace(
-    find("T16"),
-    depth=1,
-    image_size=32,
-    width=24,
-    heads=3,
-    mlp_width=48,
-    embedding_dim=16,
-    pool_heads=3,
-    trained_size=None,
-)
+TINY = replace(test_state_dict.TINY, depth=1)
 TEXT = replace(text_config(find("T16")), context_length=8, vocab_size=50, width=16, heads=2, layers=1, output_dim=16)
 TIMM = synthetic_state_dict(TINY, amplitude=0)
 WORDS = {f"text.{key}": tensor for key, tensor in synthetic_text(TEXT, 0).items()} | {"logit_scale": torch.tensor(4.6)}
