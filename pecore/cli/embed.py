@@ -24,9 +24,9 @@ from pecore.console import counting, progress, show, show_json
 from pecore.errors import InputError
 
 if TYPE_CHECKING:
-    from pecore.embed import Engine, Listing, Progress
+    from pecore.embed import Engine, Listing, Progress, Skipped
     from pecore.encoder import PerceptionEncoder
-    from pecore.index_writer import IndexWriter
+    from pecore.index_writer import ImageFile, IndexWriter
 
 EXAMPLE = "pecore embed ~/Pictures --out pictures.lance"
 
@@ -117,9 +117,12 @@ def _update(
     tell_left_out(listed.left_out)
     about = about_rows(encoder)
     writer = IndexWriter(location, about, encoder.dim)
-    total = len(images) - int(writer.known(images).sum())
-    with counting("embedding", total, verbose) as told:
-        updated = update_index(images, writer, engine_of(writer, told), pruned)
+
+    def counted(wanted: Sequence["ImageFile"]) -> tuple[int, list["Skipped"]]:
+        with counting("embedding", len(wanted), verbose) as told:
+            return engine_of(writer, told)(wanted)
+
+    updated = update_index(images, writer, counted, pruned)
     return {
         "index": location,
         "images": len(writer),
