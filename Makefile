@@ -18,10 +18,18 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-# Convert B16 from synthetic weights (nothing is downloaded), run every gate that can run, and embed a few labels.
+# Two conversions through every gate that can run, nothing downloaded: B16 with synthetic weights, and the trained tower
+# of this package with its text side, which then names three drawings and finds one by words.
+DRAWINGS := out/pe_drawings_tiny_96
 demo: $(READY)
 	$(BIN)/python convert_pecore.py --size B16 --weights synthetic
 	$(BIN)/pecore labels --size B16 --weights synthetic --labels web_demo/labels.txt --out out/pe_core_base_224
+	$(BIN)/python convert_pecore.py --size drawings-T16 --precision fp16,int8
+	$(BIN)/python convert_pecore.py --size drawings-T16 --tower text
+	$(BIN)/pecore labels --size drawings-T16 --labels tests/drawings/labels.txt --out $(DRAWINGS)
+	$(BIN)/pecore embed tests/drawings/images --bundle $(DRAWINGS) --out out/drawings.lance
+	$(BIN)/pecore classify --bundle $(DRAWINGS) --top 3 $(foreach name,$(SHOWN),tests/drawings/images/$(name)/*.png)
+	$(BIN)/pecore search out/drawings.lance "$(SOUGHT)" --bundle $(DRAWINGS) --top 5 --save out/found.png
 
 # Everything that needs no GPU driver.
 test: $(READY)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks import accuracy, conversion, graphs, latency, readme, results
+from benchmarks import accuracy, conversion, drawings, graphs, latency, readme, results
 from benchmarks.section import Section
 from pecore.files import write_text
 
@@ -42,6 +42,7 @@ SECTIONS: Mapping[str, Callable[[results.Contents], Section]] = {
     **latency.SECTIONS,
     **conversion.SECTIONS,
     **accuracy.SECTIONS,
+    **drawings.SECTIONS,
     **readme.SECTIONS,
 }
 """Name of a place -> what makes the table that belongs there."""

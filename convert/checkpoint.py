@@ -24,6 +24,7 @@ import torch
 from pecore.bundle import Origin
 from pecore.convert import hub
 from pecore.convert.fingerprint import fingerprint
+from pecore.convert.packaged import checkpoint_file
 from pecore.convert.state_dict import TowerFile, read_tower
 from pecore.convert.synthetic import LOGIT_SCALE, synthetic_state_dict
 from pecore.convert.timm_tower import hub_file, spread_state_dict, timm_state_dict
@@ -31,7 +32,7 @@ from pecore.convert.towers import tower_shapes
 from pecore.errors import InputError
 from pecore.variants import VARIANTS, Variant
 
-Kind = Literal["hub", "timm", "open_clip", "meta", "synthetic"]
+Kind = Literal["hub", "packaged", "timm", "open_clip", "meta", "synthetic"]
 Log = Callable[[str], None]
 
 VISION_FILE = "model.safetensors"  # in `Variant.vision_repo`
@@ -84,8 +85,8 @@ def load(
 ) -> Weights:
     """Weights for `variant` from "hub", from "synthetic" (`seed`, `amplitude`), or from a file, given by its path.
 
-    A file called `hub` or `synthetic` is reached as a `Path` or as `./hub`. The hub gives the vision tower alone; the
-    logit scale and the text tower are in `variant.clip_repo`.
+    For a `packaged` variant "hub" is this package's own file. A file called `hub` or `synthetic` is reached as a `Path`
+    or as `./hub`. The hub gives the vision tower alone; the logit scale and the text tower are in `variant.clip_repo`.
 
     Args:
         ema: take averaged weights where a file holds both, as timm does.
@@ -107,6 +108,8 @@ def load(
             seed=seed,
             amplitude=amplitude,
         )
+    if source == "hub" and variant.packaged:
+        return as_packaged(weights_of(variant, read_tower(checkpoint_file(variant), ema)))
     if source == "hub":
         repo, name = (variant.vision_repo, VISION_FILE) if variant.is_pe else hub_file(variant)
         return from_hub(weights_of(variant, read_tower(hub.fetch(repo, name, log), ema)), repo)
@@ -152,6 +155,12 @@ def from_hub(weights: Weights, repo: str) -> Weights:
     hub.check_bytes(weights.file, weights.sha256)
     revision = weights.file.parent.name  # the cache keeps each file in a folder named by its commit
     return replace(weights, kind="hub", source=f"{repo}@{revision}")
+
+
+def as_packaged(weights: Weights) -> Weights:
+    """`weights`, read from `packaged.checkpoint_file`: the same wherever the package is installed."""
+    assert weights.file is not None
+    return replace(weights, kind="packaged", source=f"{weights.file.name} of pecore-litert")
 
 
 def head_size(path: str | Path, ema: bool = True) -> int:
@@ -232,7 +241,7 @@ def _check_fit(variant: Variant, state_dict: Mapping[str, torch.Tensor], path: P
     differences += [f"{key} is unknown" for key in found if key not in expected]
     more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
     own = f"PE-{variant.family.title()} {variant.size.removeprefix(f'{variant.family}-')}"
-    fitting = next((other for other in VARIANTS if tower_shapes(other) == found), None)
+    fitting = next((other for other in VARIANTS if tower_shapes(other) == found and not other.packaged), None)
     hint = f"pass {own}'s checkpoint"
     if all(found.get(key) == shape for key, shape in expected.items()):
         hint = "these are extra keys, save the tower without them"

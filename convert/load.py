@@ -14,10 +14,13 @@ from pecore.convert.text_tower import build_text_tower, encode_ids, load_text, t
 from pecore.convert.tokenizer_file import clip_tokenizer
 from pecore.convert.towers import build_tower
 from pecore.errors import InputError
+from pecore.evaluate import Candidate
 from pecore.variants import Variant, find
 
 BATCH = 32
 """Texts that go through PyTorch at once."""
+NAMED = {"hub": "hub", "packaged": "hub", "synthetic": "synthetic"}
+"""Kind of weights -> what `checkpoint.load` is given for them; others are files."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def bundle_weights(bundle: Bundle, checkpoint: Path | None = None) -> Weights:
         InputError: they are not available, or are others.
     """
     about = bundle.vision.weights
-    origin: str | Path = about.kind if about.kind in ("hub", "synthetic") else Path(about.source)
+    origin: str | Path = NAMED.get(about.kind) or Path(about.source)
     again: dict[str, Any] = {}
     if about.synthetic and not checkpoint:
         again = {"seed": about.seed, "amplitude": about.amplitude}
@@ -94,6 +97,18 @@ def bundle_weights(bundle: Bundle, checkpoint: Path | None = None) -> Weights:
 def bundle_tower(bundle: Bundle, checkpoint: Path | None = None) -> Any:
     """timm's tower with `bundle_weights`, which raises as that does."""
     return build_tower(bundle.variant, bundle_weights(bundle, checkpoint).state_dict)
+
+
+def pytorch_candidate(bundle: Bundle, checkpoint: Path | None = None) -> Candidate:
+    """timm's tower in float32 with `bundle_weights`, which raises as that does, for `pecore.evaluate`."""
+    model = bundle_tower(bundle, checkpoint)
+
+    def embed(pixels: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            embedding: np.ndarray = torch.nn.functional.normalize(model(torch.from_numpy(pixels)), dim=-1)[0].numpy()
+        return embedding
+
+    return Candidate("PyTorch fp32", "PyTorch", embed)
 
 
 def text_encoder(bundle: Bundle, checkpoint: Path | None = None) -> Callable[[Sequence[str]], np.ndarray]:
@@ -125,8 +140,8 @@ def text_encoder(bundle: Bundle, checkpoint: Path | None = None) -> Callable[[Se
 def _text_source(bundle: Bundle) -> str | Path:
     """Where the text weights that belong to a bundle's vision weights are."""
     about = bundle.vision.weights
-    if about.kind in ("synthetic", "hub"):
-        return about.kind
+    if about.kind in NAMED:
+        return NAMED[about.kind]
     path = Path(about.source)
     if not path.exists():
         raise InputError(

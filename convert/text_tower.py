@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from pecore.bundle import Origin
-from pecore.convert.checkpoint import CLIP_FILE, Kind, Log, as_stored, float32, from_hub, weights_of
+from pecore.convert.checkpoint import CLIP_FILE, Kind, Log, as_packaged, as_stored, float32, from_hub, weights_of
 from pecore.convert.fingerprint import fingerprint
 from pecore.convert.hub import fetch
+from pecore.convert.packaged import checkpoint_file, open_clip_config
 from pecore.convert.state_dict import read_tower
 from pecore.convert.synthetic import BIAS, LOGIT_SCALE, NORM_SPREAD, QK_GAIN, normal
 from pecore.errors import InputError
@@ -73,16 +74,14 @@ class TextWeights:
 
 @lru_cache
 def text_config(variant: Variant) -> TextConfig:
-    """The sizes of the variant's text tower, from the table that open_clip carries.
+    """The sizes of the variant's text tower.
 
     Raises:
         InputError: it has none.
     """
-    import open_clip
-
     if not variant.open_clip_name:
         raise InputError(f"{variant.size} has no text tower: the core towers have, such as B16")
-    config = open_clip.get_model_config(variant.open_clip_name)
+    config = open_clip_config(variant)
     return TextConfig(**config["text_cfg"], output_dim=config["embed_dim"])
 
 
@@ -97,8 +96,8 @@ def load_text(
 ) -> TextWeights:
     """Text weights for `variant` from "hub", from "synthetic" (`seed`), or from a file with both towers, by its path.
 
-    The image size that the vision tower's positions are for does not matter. `config` is the variant's own where None;
-    `ema` and `log` as `checkpoint.load` takes them.
+    For a `packaged` variant "hub" is this package's own file. The image size that the vision tower's positions are for
+    does not matter. `config` is the variant's own where None; `ema` and `log` as `checkpoint.load` takes them.
 
     Raises:
         InputError: whatever can't be fetched, read or trusted, holds no text tower, or does not fit `variant`.
@@ -107,11 +106,14 @@ def load_text(
     if source == "synthetic":
         said = f"synthetic, seed {seed}"
         return TextWeights(synthetic_text(config, seed), "synthetic", said, None, None, LOGIT_SCALE, None, seed)
-    path = fetch(variant.clip_repo, CLIP_FILE, log) if source == "hub" else Path(source)
+    if source == "hub":
+        path = checkpoint_file(variant) if variant.packaged else fetch(variant.clip_repo, CLIP_FILE, log)
+    else:
+        path = Path(source)
     file = read_tower(path, ema)
     both = weights_of(as_stored(variant, file), file)
     if source == "hub":
-        both = from_hub(both, variant.clip_repo)
+        both = as_packaged(both) if variant.packaged else from_hub(both, variant.clip_repo)
     elif both.taken:
         log(f"of {path}: {both.taken}")
     if not both.has_text or both.logit_scale is None:
@@ -145,7 +147,12 @@ def build_text_tower(config: TextConfig, state_dict: Mapping[str, Tensor]) -> An
 
 @torch.no_grad()
 def encode_ids(tower: Any, ids: Tensor) -> Tensor:
-    """L2-normalised embeddings `[n, output_dim]` of ids `[n, context_length]`; open_clip's `encode_text`, less work.
+    """L2-normalised embeddings `[n, output_dim]` of ids `[n, context_length]`; open_clip's `encode_text`, less work."""
+    return torch.nn.functional.normalize(pooled_text(tower, ids), dim=-1)
+
+
+def pooled_text(tower: Any, ids: Tensor) -> Tensor:
+    """Embeddings `[n, output_dim]` *before* normalisation of ids `[n, context_length]`, as the tower's own forward.
 
     The sequence is cut after the last end-of-text token of the batch. The mask is causal and pooling is at that token,
     so nothing of what is left out, padding alone, could have reached the result.
@@ -155,7 +162,7 @@ def encode_ids(tower: Any, ids: Tensor) -> Tensor:
     x = tower.token_embedding(ids[:, :count]) + tower.positional_embedding[:count]
     x = tower.transformer(x, attn_mask=tower.attn_mask[:count, :count])
     pooled = tower.ln_final(x[torch.arange(len(ids)), ends])
-    return torch.nn.functional.normalize(pooled @ tower.text_projection, dim=-1)
+    return pooled @ tower.text_projection
 
 
 def token_ids(tokenizer: ClipTokenizer, texts: Sequence[str], context_length: int) -> Tensor:

@@ -51,10 +51,10 @@ class FileEntry:
 class Origin:
     """Where weights are from.
 
-    kind: `hub`, `timm`, `open_clip`, `meta` or `synthetic`. source: for people. sha256: of the `file`, which is a bare
-    name. fingerprint: of the vision tower (`pecore.convert.fingerprint`), also for a text tower: that of the vision
-    tower in the same file; None for synthetic texts, which the seed tells apart. taken: where in the
-    file they were, and whether they are averaged (EMA), for people; empty where it holds nothing else.
+    kind: `hub`, `packaged`, `timm`, `open_clip`, `meta` or `synthetic`. source: for people. sha256: of the `file`, a
+    bare name. fingerprint: of the vision tower (`pecore.convert.fingerprint`), also for a text tower: that of the
+    vision tower in the same file; None for synthetic texts, which the seed tells apart. taken: where in the file they
+    were, and whether they are averaged (EMA), for people; empty where it holds nothing else.
     """
 
     kind: str

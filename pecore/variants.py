@@ -39,6 +39,7 @@ class Variant:
     registers: int = 0
     pool: str | None = None  # token or avg, where it is not what timm's tower of that name has
     counted: int | None = None  # parameters, of a tower that is no PE
+    packaged: bool = False  # its checkpoint is a file of this package, not one of the hub's
 
     @property
     def is_pe(self) -> bool:
@@ -166,6 +167,9 @@ VARIANTS: tuple[Variant, ...] = (
                     336, 14, 1024,  24,  16,   4096,    1024),
     Variant("G14", "pe_core_gigantic_448", "vit_pe_core_gigantic_patch14_448.fb", "PE-Core-bigG-14-448",
                     448, 14, 1536,  50,  16,   8960,    1280, class_token=False),
+    #       Trained in `training/` on drawings: T16 for small images, with a text tower of its own.
+    Variant("drawings-T16", "pe_drawings_tiny_96", "vit_pe_core_tiny_patch16_384.fb", "PE-Drawings-T-16-96",
+                     96, 16,  192,  12,   3,    768,     512, packaged=True),
     #         size               artefact                        timm
     #                  px patch width depth heads mlp_width
     _headless("lang-L14",        "pe_lang_large_448",            "vit_pe_lang_large_patch14_448.fb",

@@ -21,8 +21,6 @@ from pecore.console import counting, progress, show, show_json, table
 from pecore.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from pecore.bundle import Bundle
     from pecore.evaluate import Candidate
 
@@ -104,23 +102,13 @@ def evaluate(
 
 
 def _pytorch(bundle: "Bundle", checkpoint: Path | None) -> "Candidate":
-    """timm's tower in float32 with the weights that the bundle was made from, from `checkpoint` or where they were."""
-    import torch
-    import torch.nn.functional as F
-
-    from pecore.convert.load import bundle_tower
-    from pecore.evaluate import Candidate
+    """The bundle's tower in PyTorch; the error says how to do without."""
+    from pecore.convert.load import pytorch_candidate
 
     try:
-        model = bundle_tower(bundle, checkpoint)
+        return pytorch_candidate(bundle, checkpoint)
     except InputError as error:
         raise InputError(f"{error}; or leave PyTorch out: --no-pytorch") from error
-
-    def embed(pixels: "np.ndarray") -> "np.ndarray":
-        with torch.no_grad():
-            return F.normalize(model(torch.from_numpy(pixels)), dim=-1)[0].numpy()
-
-    return Candidate("PyTorch fp32", "PyTorch", embed)
 
 
 def _screen(facts: dict[str, Any]) -> list[Any]:

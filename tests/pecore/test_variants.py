@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import open_clip
@@ -12,11 +12,12 @@ from pecore.convert.towers import build_tower, tower_shapes
 from pecore.errors import InputError
 from pecore.variants import VARIANTS, Variant, find, find_timm, resized
 
-each = pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.size)
-core = pytest.mark.parametrize("variant", [v for v in VARIANTS if v.family == "core"], ids=lambda v: v.size)
+HUB = [v for v in VARIANTS if not v.packaged]
+published = pytest.mark.parametrize("variant", HUB, ids=lambda v: v.size)
+core = pytest.mark.parametrize("variant", [v for v in HUB if v.family == "core"], ids=lambda v: v.size)
 
 
-@each
+@published
 def test_row_agrees_with_timm(variant: Variant) -> None:
     with torch.device("meta"):
         tower = timm.create_model(variant.timm_name, pretrained=False)  # nothing of ours handed over
@@ -47,8 +48,17 @@ def test_row_agrees_with_timm(variant: Variant) -> None:
 
 
 def test_every_perception_encoder_of_timm_s_has_a_row() -> None:
-    assert {v.timm_name for v in VARIANTS} == set(timm.list_models("vit_pe_*", pretrained=True))
-    assert len(VARIANTS) == 14
+    assert {v.timm_name for v in HUB} == set(timm.list_models("vit_pe_*", pretrained=True))
+    assert len(HUB) == 14
+
+
+def test_the_packaged_tower_is_t16_for_small_images() -> None:
+    """Another image size, and a text tower of its own (`test_packaged`)."""
+    (own,) = (v for v in VARIANTS if v.packaged)
+    alike = {"image_size", "size", "artefact", "open_clip_name", "packaged"}
+    own_row, t16 = ({k: v for k, v in asdict(row).items() if k not in alike} for row in (own, find("T16")))
+    assert own_row == t16
+    assert (own.image_size, own.tokens, own.output) == (96, 37, "embedding")
 
 
 @core
@@ -61,8 +71,9 @@ def test_row_agrees_with_open_clip(variant: Variant) -> None:
 
 
 def test_names_tell_variants_apart() -> None:
-    for field in ("size", "name", "artefact", "timm_name"):
+    for field in ("size", "name", "artefact"):
         assert len({getattr(v, field) for v in VARIANTS}) == len(VARIANTS)
+    assert len({v.timm_name for v in HUB}) == len(HUB)
     assert find("B16").artefact == "pe_core_base_224"
 
 
