@@ -16,14 +16,17 @@ from torch import Tensor
 from pecore.convert import pipeline, tflite_files
 from pecore.convert.checkpoint import load
 from pecore.convert.export import export_tflite
+from pecore.convert.label_embeddings import write_labels
 from pecore.convert.quantize import quantize
 from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.text_tower import load_text
 from pecore.convert.towers import build_tower
 from pecore.image import preprocess
 from pecore.rewrites.tower import Scales, rewrite
 from pecore.validate import headroom
 from pecore.variants import VARIANTS, Variant, find
 
+DRAWINGS = Path(__file__).parent / "drawings"
 SHOTS = ("astronaut", "chelsea", "coffee", "rocket")
 
 
@@ -57,7 +60,7 @@ class Seen:
     outputs: dict[str, Tensor]
 
 
-@pytest.fixture(scope="session", params=[v.size for v in VARIANTS if v.family == "core"])
+@pytest.fixture(scope="session", params=[v.size for v in VARIANTS if v.family == "core" and not v.packaged])
 def seen(request: pytest.FixtureRequest, shots: list[Image.Image]) -> Seen:
     """Each core tower in turn, at two blocks, massive activations of 400, LayerNorms away from neutral."""
     variant = _small(request.param)
@@ -137,3 +140,20 @@ def without_export(tiny_result: pipeline.Conversion, monkeypatch: pytest.MonkeyP
     """Conversions of `tiny` take the float32 file that is there instead of seconds to make it again."""
     made = tiny_result.folder / f"{tiny_result.manifest.name}_fp32.tflite"
     monkeypatch.setattr(tflite_files, "export_tflite", lambda tower, inputs, path, outputs: shutil.copy(made, path))
+
+
+@pytest.fixture(scope="session")
+def drawing_names() -> list[str]:
+    return (DRAWINGS / "labels.txt").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.fixture(scope="session")
+def drawings_bundle(tmp_path_factory: pytest.TempPathFactory, drawing_names: list[str]) -> Path:
+    """The trained tower of this package: both sides and the labels of tests/drawings, every gate but the GPU's."""
+    variant = find("drawings-T16")
+    folder = tmp_path_factory.mktemp("drawings") / variant.artefact
+    text = load_text(variant)
+    pipeline.convert(variant, load(variant), folder, pipeline.VisionOptions(precisions=("fp16", "int8"), gpu="skip"))
+    pipeline.convert_text(variant, text, folder, pipeline.GateOptions(precisions=("int8",), gpu="skip"))
+    write_labels(folder, variant, text, drawing_names, ["a drawing of a {}"])
+    return folder

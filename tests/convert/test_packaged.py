@@ -5,16 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-import pytest
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 
 from pecore.convert.checkpoint import load
-from pecore.convert.label_embeddings import write_labels
 from pecore.convert.load import pytorch_candidate
 from pecore.convert.packaged import checkpoint_file, open_clip_config
-from pecore.convert.pipeline import GateOptions, VisionOptions, convert, convert_text
 from pecore.convert.text_tower import build_text_tower, encode_ids, load_text, text_config, token_ids
 from pecore.convert.tokenizer_file import clip_tokenizer
 from pecore.convert.towers import build_tower
@@ -24,26 +21,10 @@ from pecore.evaluate import Candidate, evaluate
 from pecore.image import load_image, preprocess
 from pecore.variants import find
 
-DRAWINGS = Path(__file__).parents[1] / "drawings"
 VARIANT = find("drawings-T16")
+DRAWINGS = Path(__file__).parents[1] / "drawings"
 TOP1, TOP5 = 0.01, 0.05
 """Measured less two pictures of 200: PyTorch's kernels differ between CPUs."""
-
-
-@pytest.fixture(scope="module")
-def names() -> list[str]:
-    return (DRAWINGS / "labels.txt").read_text(encoding="utf-8").splitlines()
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> Path:
-    """Both towers and the labels, every gate but the GPU's."""
-    folder = tmp_path_factory.mktemp("drawings") / VARIANT.artefact
-    convert(VARIANT, load(VARIANT), folder, VisionOptions(precisions=("fp16", "int8"), gpu="skip"))
-    text = load_text(VARIANT)
-    convert_text(VARIANT, text, folder, GateOptions(precisions=("int8",), gpu="skip"))
-    write_labels(folder, VARIANT, text, names, ["a drawing of a {}"])
-    return folder
 
 
 def test_the_file() -> None:
@@ -61,7 +42,7 @@ def test_the_file() -> None:
     assert 10 < text.logit_scale <= 100.5  # stored as the logarithm in float16
 
 
-def test_open_clip_s_own_model_takes_it(names: list[str]) -> None:
+def test_open_clip_s_own_model_takes_it(drawing_names: list[str]) -> None:
     """Its keys, its configuration and its forward passes are open_clip's: no code of ours is needed."""
     from safetensors.torch import load_file
 
@@ -76,7 +57,7 @@ def test_open_clip_s_own_model_takes_it(names: list[str]) -> None:
     theirs = theirs.float().eval()
     ours = build_tower(VARIANT, load(VARIANT).state_dict)
     image = torch.from_numpy(preprocess(load_image(next(DRAWINGS.glob("images/owl/*"))), VARIANT.image_size))
-    ids = token_ids(clip_tokenizer(), names[:8], text_config(VARIANT).context_length)
+    ids = token_ids(clip_tokenizer(), drawing_names[:8], text_config(VARIANT).context_length)
     with torch.no_grad():
         # The same weights in two modules: kernels may add in another order.
         assert F.cosine_similarity(theirs.encode_image(image), ours(image)).min() > 1 - 1e-6
@@ -84,11 +65,11 @@ def test_open_clip_s_own_model_takes_it(names: list[str]) -> None:
         assert F.cosine_similarity(theirs.encode_text(ids), text).min() > 1 - 1e-6
 
 
-def test_accuracy_in_pytorch_fp16_and_int8(bundle: Path, names: list[str]) -> None:
-    encoders = [PerceptionEncoder(bundle, weights=weights) for weights in ("fp16", "int8")]
+def test_accuracy_in_pytorch_fp16_and_int8(drawings_bundle: Path, drawing_names: list[str]) -> None:
+    encoders = [PerceptionEncoder(drawings_bundle, weights=weights) for weights in ("fp16", "int8")]
     labels = encoders[0].labels
     samples = read_dataset(DRAWINGS / "images", labels.labels).samples
-    assert len(samples) == len(names) == 200
+    assert len(samples) == len(drawing_names) == 200
     towers = [pytorch_candidate(encoders[0].bundle)]
     towers += [Candidate(e.file.name, "cpu", e.embed_pixels) for e in encoders]
     pytorch, fp16, int8 = evaluate(towers, samples, labels, VARIANT.image_size).rows()
@@ -100,8 +81,8 @@ def test_accuracy_in_pytorch_fp16_and_int8(bundle: Path, names: list[str]) -> No
     assert abs(int8["top1"] - pytorch["top1"]) <= 0.015
 
 
-def test_words_that_nobody_embedded_beforehand(bundle: Path) -> None:
-    encoder = PerceptionEncoder(bundle)
+def test_words_that_nobody_embedded_beforehand(drawings_bundle: Path) -> None:
+    encoder = PerceptionEncoder(drawings_bundle)
     image = next(DRAWINGS.glob("images/violin/*"))
     cosines = encoder.compare(image, ["a violin", "a taxi", "a volcano"])
     assert cosines[0] == max(cosines)
