@@ -118,8 +118,8 @@ def compile_for_npu(
     tool = _tool()
     with tempfile.TemporaryDirectory(prefix="pecore-npu-") as name:
         folder, made = Path(name), Path(name, "compiled.tflite")
-        # LiteRT's plugin is linked to libQnnLpai.so, a back end for microphones that the wheel leaves out; nothing of
-        # it is called, so any library will satisfy the loader.
+        # LiteRT's plugin is linked to libQnnLpai.so, another back end, which the wheel leaves out; nothing of it is
+        # called, so any library will satisfy the loader.
         (folder / "libQnnLpai.so").symlink_to(libraries / "libQnnSystem.so")
         before = os.environ.get("LD_LIBRARY_PATH")
         environment = {"LD_LIBRARY_PATH": os.pathsep.join(filter(None, (str(libraries), name, before)))}
@@ -160,7 +160,7 @@ def read_context(path: Path) -> Context:
     from pecore.validate.npu_child import dispatches
 
     found, left = dispatches(path)
-    return Context(len(found), left, sum(dispatch.size for dispatch in found))
+    return Context(len({piece.graph for piece in found}), len(found), left, sum(piece.size for piece in found))
 
 
 def run_on_npu(compiled: Path, inputs: Sequence[Arrays], timeout_s: float | None = None) -> NpuRun:

@@ -25,8 +25,10 @@ DISPATCH = b"DISPATCH_OP"
 
 
 class Dispatch(NamedTuple):
-    """One piece of a compiled `.tflite` for the NPU: where its context is in the file, and the graph's name in it."""
+    """One piece of a compiled `.tflite` for the NPU: which of the file's graphs it is in, its name in the context, and
+    where the context is in the file."""
 
+    graph: int
     name: str
     offset: int
     size: int
@@ -55,22 +57,25 @@ def dispatches(path: Path) -> tuple[list[Dispatch], int]:
                     left += 1
                     continue
                 options: Any = flexbuffers.GetRoot(op.CustomOptionsAsNumpy().tobytes()).Value
-                found.append(Dispatch(options["name"], options["bytecode_offset"], options["bytecode_size"]))
+                found.append(Dispatch(i, options["name"], options["bytecode_offset"], options["bytecode_size"]))
     return found, left
 
 
-def tensors(path: Path) -> tuple[list[Tensor], list[Tensor]]:
-    """Inputs and outputs of the only op of a compiled `.tflite`, in its order."""
+def first_graph(path: Path) -> tuple[int, list[Tensor], list[Tensor]]:
+    """The number of the first signature's graph in a compiled `.tflite`, and the inputs and outputs of its only op, in
+    the op's order."""
     from ai_edge_litert import schema_py_generated as schema
 
     dtypes = {value: name.lower() for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         model = schema.Model.GetRootAs(data, 0)
-        graph, named = model.Subgraphs(0), {}
+        index, named = 0, {}
         if model.SignatureDefsLength():
             first = model.SignatureDefs(0)
+            index = first.SubgraphIndex()
             maps = [*map(first.Inputs, range(first.InputsLength())), *map(first.Outputs, range(first.OutputsLength()))]
             named = {m.TensorIndex(): m.Name().decode() for m in maps}
+        graph = model.Subgraphs(index)
 
         def described(indices: Any) -> list[Tensor]:
             picked = [(index, graph.Tensors(index)) for index in map(int, indices)]
@@ -80,16 +85,16 @@ def tensors(path: Path) -> tuple[list[Tensor], list[Tensor]]:
             ]
 
         op = graph.Operators(0)
-        return described(op.InputsAsNumpy()), described(op.OutputsAsNumpy())
+        return index, described(op.InputsAsNumpy()), described(op.OutputsAsNumpy())
 
 
 def write_onnx(model: Path, folder: Path) -> tuple[Path, list[Tensor], list[Tensor]]:
-    """An ONNX graph of one EPContext node that executes the only context in `model`, and what goes in and comes out."""
+    """An ONNX graph of one EPContext node that executes the first signature's context; what goes in and comes out."""
     import onnx
     from onnx import helper
 
-    (dispatch,), _ = dispatches(model)
-    inputs, outputs = tensors(model)
+    index, inputs, outputs = first_graph(model)
+    (dispatch,) = (piece for piece in dispatches(model)[0] if piece.graph == index)
     with model.open("rb") as file:
         file.seek(dispatch.offset)
         (folder / "context.bin").write_bytes(file.read(dispatch.size))

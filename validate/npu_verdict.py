@@ -14,7 +14,7 @@ from pecore.validate.gpu import RefusedOp
 class Verdict(StrEnum):
     """What came of compiling for a chip, or of running the context."""
 
-    COMPILED = "compiled"  # every op, in one partition, and a context is there
+    COMPILED = "compiled"  # every op, one partition a graph, and a context is there
     RAN = "ran"  # ... and here are its outputs
     REFUSED = "refused"  # the compiler left ops, or all of them, to the CPU
     FAILED = "failed"  # it took ops and ended with an error, or without a context
@@ -31,9 +31,10 @@ NOT_JUDGED = frozenset({Verdict.TIMED_OUT, Verdict.OUT_OF_MEMORY, Verdict.UNAVAI
 
 @dataclass(frozen=True)
 class Context:
-    """What a compiled `.tflite` consists of. partitions: pieces for the NPU. ops_left: ops for the CPU. bytes: of all
-    contexts together."""
+    """What a compiled `.tflite` consists of. graphs: those with a piece for the NPU, one for each signature.
+    partitions: pieces for the NPU. ops_left: ops for the CPU. bytes: of all contexts together."""
 
+    graphs: int
     partitions: int
     ops_left: int
     bytes: int
@@ -117,7 +118,7 @@ def classify_build(
     on_npu = (ops or 0) - context.ops_left
     seen = replace(seen, ops_on_npu=on_npu, partitions=context.partitions, context_bytes=context.bytes)
     detail = f"{on_npu} of {ops} ops on {chip}"
-    if context.ops_left or seen.refused:
+    if context.ops_left or seen.refused or context.partitions > context.graphs:
         pieces = "1 partition" if context.partitions == 1 else f"{context.partitions} partitions"
         detail = f"{detail}, in {pieces}; {_told(seen.refused)}"
         return replace(seen, verdict=Verdict.REFUSED, detail=detail)
@@ -181,7 +182,7 @@ def _own_words(out: str) -> list[str]:
 
 def _told(refused: Sequence[RefusedOp]) -> str:
     if not refused:
-        return "the rest is for the CPU"
+        return "one was asked for, and no op for the CPU"
     names = ", ".join(sorted({refusal.op for refusal in refused}))
     return f"refused: {names} ({refused[0].reason})"
 

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from pecore.cli import main
@@ -33,6 +34,18 @@ def test_a_graph_with_a_hole_is_refused_with_the_op(split, tmp_path):
     assert build.verdict is Verdict.REFUSED
     assert (build.ops_on_npu, build.ops, build.partitions) == (2, 3, 2)
     assert [refused.op for refused in build.refused] == ["WHERE"]
+
+
+def test_two_signatures_are_two_pieces_and_the_first_is_run(tmp_path):
+    first, other = GraphBuilder(), GraphBuilder()
+    for builder, size in ((first, 4), (other, 8)):
+        builder.op("LOGISTIC", [builder.tensor(1, size)], builder.tensor(1, size))
+    path = first.write(tmp_path / "two.tflite", [0], [1], second=("other", other, [0], [1]))
+    build = compile_for_npu(path, "SM8850", tmp_path / "out.tflite")
+    assert (build.verdict, build.ops, build.partitions) == (Verdict.COMPILED, 2, 2)
+    x = np.float32([[-1, 0, 1, 2]])
+    run = run_on_npu(tmp_path / "out.tflite", [{"in0": x}])
+    np.testing.assert_allclose(run.outputs[0]["out0"], 1 / (1 + np.exp(-x)), atol=2e-3)  # fp16
 
 
 def test_bounds_are_kept(split, tmp_path):

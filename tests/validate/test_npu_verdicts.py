@@ -76,7 +76,7 @@ NOT_LOADED = (
     "Could not load shared library /site/libLiteRtCompilerPlugin_Qualcomm.so: libQnnLpai.so: cannot open shared object "
     "file: No such file or directory.\n"
 )
-ONE_CONTEXT = Context(partitions=1, ops_left=0, bytes=14_499_840)
+ONE_CONTEXT = Context(graphs=1, partitions=1, ops_left=0, bytes=14_499_840)
 THREADS = "     0.0ms [ ERROR ]  Error creating thread: 11\n"
 
 
@@ -84,14 +84,16 @@ THREADS = "     0.0ms [ ERROR ]  Error creating thread: 11\n"
     ("returncode", "out", "err", "context", "verdict", "detail"),
     [
         (0, "", WHOLE, ONE_CONTEXT, Verdict.COMPILED, "494 of 494 ops on SM8850"),
-        (0, SPLIT_OUT, SPLIT, Context(2, 1, 9), Verdict.REFUSED, f"464 of 465 ops on SM8850, in 2 partitions; refused: "
-         f"CONV_2D ({WHY})"),
-        (0, "", WHOLE, Context(1, 3, 9), Verdict.REFUSED, "491 of 494 ops on SM8850, in 1 partition; the rest is"),
+        (0, SPLIT_OUT, SPLIT, Context(1, 2, 1, 9), Verdict.REFUSED,
+         f"464 of 465 ops on SM8850, in 2 partitions; refused: CONV_2D ({WHY})"),
+        (0, "", WHOLE, Context(1, 1, 3, 9), Verdict.REFUSED, "491 of 494 ops on SM8850, in 1 partition; one was"),
+        (0, "", WHOLE, Context(1, 2, 0, 9), Verdict.REFUSED, "494 of 494 ops on SM8850, in 2 partitions; one was"),
+        (0, "", WHOLE, Context(2, 2, 0, 9), Verdict.COMPILED, "494 of 494 ops on SM8850"),
         (1, "", NONE_TAKEN, None, Verdict.REFUSED, "0 of 1 ops on SM8850"),
         (6, SM8350_OUT, WHOLE, None, Verdict.FAILED, "494 of 494 ops for SM8850 and ended with exit code 6; its own "
          "words: no properties registered for q::QNN_Gelu / RouterX86 graph prepare failed 12"),
         (0, "", WHOLE, None, Verdict.FAILED, "ended with no context"),
-        (0, "", WHOLE, Context(1, 0, 0), Verdict.FAILED, "ended with no context"),
+        (0, "", WHOLE, Context(1, 1, 0, 0), Verdict.FAILED, "ended with no context"),
         (1, "", UNKNOWN, None, Verdict.UNKNOWN_CHIP, "no chip that Qualcomm's compiler knows; give one like"),
         (6, "", NOT_LOADED, None, Verdict.UNAVAILABLE, "libQnnLpai.so: cannot open shared object file"),
         (-11, "", WHOLE, None, Verdict.CRASHED, "died of SIGSEGV while compiling for SM8850"),
