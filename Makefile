@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-capped test-wheel test-gpu test-clients android web bench lint types gpu-driver setup clean
+.PHONY: demo test test-capped test-wheel test-gpu test-npu test-clients android web bench lint types gpu-driver setup clean
 
 setup: $(READY)
 
@@ -53,6 +53,14 @@ test-wheel: $(READY)
 # The real GPU delegate; a software Vulkan driver will do: make gpu-driver.
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu
+
+# Qualcomm's compiler and simulator (docs/npu.md). Their licence is Qualcomm's, and using them is accepting it: read
+# Qualcomm_LICENSE.pdf in the wheel onnxruntime-qnn, then PECORE_ACCEPT_QUALCOMM_LICENCE=1 make test-npu.
+test-npu: $(READY)
+	@if [ "$$PECORE_ACCEPT_QUALCOMM_LICENCE" != 1 ]; then echo "skipped: PECORE_ACCEPT_QUALCOMM_LICENCE is not 1"; \
+	elif [ "$$(uname -sm)" != "Linux x86_64" ]; then echo "skipped: Qualcomm's compiler needs x86-64 Linux"; \
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[npu]' && \
+	  PECORE_REQUIRE_NPU=1 $(BIN)/python -m pytest -m npu; fi
 
 # `pecore serve` with inference-sdk, openai, curl and Schemathesis, each in an environment of its own (docs/serve.md).
 test-clients: $(READY)

@@ -49,10 +49,12 @@ from pecore.rewrites.output import OUTPUTS, Output
 from pecore.rewrites.text import rewrite_text
 from pecore.rewrites.tower import INPUT_LAYOUTS, INPUT_RANGES, PixelRange, Scales, UnsupportedTowerError, rewrite
 from pecore.tokenizer import ClipTokenizer
-from pecore.validate import device, exactness, gates, headroom, report, text_exactness
+from pecore.validate import device, exactness, gates, headroom, npu, report, text_exactness
 from pecore.validate.checks import Check, advisory, failed
 from pecore.validate.gpu import NO_ADAPTER_REMEDY, probe
 from pecore.validate.model_card import model_card
+from pecore.validate.npu import NpuOptions
+from pecore.validate.npu_gate import npu_gates
 from pecore.validate.photographs import photographs
 from pecore.validate.plots import plot_headroom
 from pecore.validate.reference import save_reference
@@ -84,13 +86,14 @@ class GateOptions:
     precisions: of the files to keep. gpu: `auto` runs the GPU gate where there is an adapter, `require` insists, `skip`
     leaves it out; a text tower is made for the CPU, so with `auto` its GPU gate only reports. gpu_samples: how many
     samples go through the GPU gate (a software driver takes half a minute for each photograph). runtime: the LiteRT
-    version whose rules apply.
+    version whose rules apply. npu: what to ask of Qualcomm's compiler, if anything.
     """
 
     precisions: Sequence[str] = ("fp16",)
     gpu: str = "auto"
     gpu_samples: int = 2
     runtime: str = runtimes()[-1]
+    npu: NpuOptions | None = None
 
     def __post_init__(self) -> None:
         find_precisions(self.precisions)
@@ -175,7 +178,7 @@ def run_gates(
     log: Log,
     on_gpu: Callable[[Check], Check] = lambda check: check,
 ) -> list[Check]:
-    """Gates 2 to 4 on each file; `on_gpu` makes of a verdict about the GPU what it is worth for this tower."""
+    """Gates 2 to 4 and 6 on each file; `on_gpu` makes of a verdict about the GPU what it is worth for this tower."""
     checks: list[Check] = []
     some = slice(options.gpu_samples)
     for precision, path in files.items():
@@ -184,6 +187,7 @@ def run_gates(
         check, outputs = gates.cpu_gate(path, precision, inputs, reference)
         found = gates.gpu_gates(path, precision, inputs[some], outputs[some], options.gpu, log)
         checks += [check, *map(on_gpu, found)]
+        checks += npu_gates(path, precision, inputs[some], reference[some], options.npu, log)
     return checks
 
 
@@ -198,12 +202,12 @@ def convert(
 
     Raises:
         InputError: what was given can't be used; nothing is left behind.
-        GateError: `gpu` is `require` and there is no adapter; nothing is left behind either.
+        GateError: there is no GPU adapter, or no NPU compiler, and one is required; nothing is left behind either.
     """
     output, name = chosen_output(variant, options), bundle_name(variant, options)
     check_resources(variant.parameters, options.precisions, target)
     with staging(target) as staged:
-        _require_adapter(options)
+        _require_accelerators(options)
         shots = list(photographs(options.images))
         source, reductions, inputs, reference = _measure(variant, weights, options, [image for _, image in shots], log)
         title = f"{name}, {'SYNTHETIC weights: ' if weights.synthetic else ''}{weights.source}"
@@ -306,7 +310,7 @@ def convert_text(
     check_resources(sum(t.numel() for t in weights.state_dict.values()), options.precisions, target)
     before = manifest_to_extend(target, variant, "text", origin)
     with staging(target) as staged:
-        _require_adapter(options)
+        _require_accelerators(options)
         tokenizer = write_tokenizer(staged.folder / TOKENIZER_FILE)
         log(f"computing the reference in PyTorch on {len(PROMPTS)} prompts, and headroom")
         source, reductions, inputs, reference = _measure_text(config, weights, tokenizer)
@@ -393,7 +397,11 @@ def bundle_name(variant: Variant, options: VisionOptions) -> str:
     return variant.artefact + "".join(parts)
 
 
-def _require_adapter(options: GateOptions) -> None:
+def _require_accelerators(options: GateOptions) -> None:
+    """Before any work is done: GateError for what is required and missing, InputError as `npu.prepare`."""
+    missing = npu.prepare(options.npu) if options.npu else None
+    if missing and options.npu and options.npu.required:
+        raise GateError(f"--require-npu, but {missing}")
     if options.gpu == "require" and probe() is None:
         raise GateError(f"--require-gpu, but there is no GPU adapter: {NO_ADAPTER_REMEDY}")
 

@@ -12,6 +12,12 @@ LEFT_ALONE = r"Linear_swap"
 cost a DEQUANTIZE, and either saves 16 KB."""
 
 
+IN_FLOAT = (qtyping.TFLOperationName.CONV_2D,)
+"""Ops whose weights `int8` leaves in float32. ViTs have one, the stem: Qualcomm's compiler takes no CONV_2D of float
+activations and int8 weights, and would cut the graph in two there (docs/npu.md); it is a few per cent of a small tower
+and less of a large one."""
+
+
 def recipe(precision: str) -> list[dict]:
     """ai-edge-quantizer's recipe for `fp16` (weights cast) or `int8` (weights per channel, activations quantized while
     running)."""
@@ -19,6 +25,8 @@ def recipe(precision: str) -> list[dict]:
     algorithm = PRECISIONS[precision].quantization if precision in PRECISIONS else None
     if algorithm == "dynamic_range":
         manager.add_dynamic_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, num_bits=8)
+        for op in IN_FLOAT:
+            manager.add_quantization_config(".*", op, algorithm_key=AlgorithmName.NO_QUANTIZE)
     elif algorithm == "float_casting":
         weights = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
         manager.add_quantization_config(

@@ -13,6 +13,7 @@ EXTRAS: Mapping[str, frozenset[str]] = {
     "ray": frozenset({"ray", "fsspec", "s3fs"}),
     "serve": frozenset({"starlette", "uvicorn", "prometheus_client"}),
     "bench": frozenset({"onnx", "onnxscript", "onnxruntime", "openvino"}),
+    "npu": frozenset({"onnxruntime_qnn"}),
     "tensorflow": frozenset({"tensorflow"}),
 }
 """Name of an extra -> the top-level modules that it brings."""

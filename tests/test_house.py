@@ -22,6 +22,7 @@ HEAVY = frozenset(
     {
         *("torch", "timm", "open_clip", "litert_torch", "litert_converter", "ai_edge_quantizer", "safetensors"),
         *("huggingface_hub", "matplotlib", "skimage", "sklearn", "tensorflow", "onnx", "onnxruntime", "openvino"),
+        "onnxruntime_qnn",
         *("lance", "pyarrow", "ray", "fsspec", "s3fs"),
     }
 )

@@ -13,13 +13,15 @@ from pecore.errors import InputError
 from pecore.files import write_json, write_text
 from pecore.image import Resize, preprocess
 from pecore.precision import by_tower
-from pecore.runtime import CannotRunError, TensorSpec, open_model
+from pecore.runtime import Arrays, CannotRunError, TensorSpec, open_model
 from pecore.validate import device, gates
 from pecore.validate.checks import Check, advisory
 from pecore.validate.gpu import Verdict
 from pecore.validate.gpu_child import noise
 from pecore.validate.graph import computes_in_integers, read_graphs, weights_precision
 from pecore.validate.model_card import model_card
+from pecore.validate.npu import NpuOptions, prepare
+from pecore.validate.npu_gate import npu_gates
 from pecore.validate.reference import holds_signature, load_reference
 from pecore.validate.rules import known_runtime, runtimes
 
@@ -33,12 +35,14 @@ LoadTower = Callable[[Bundle, Path | None], Any]
 @dataclass(frozen=True)
 class ValidationOptions:
     """What to check by: the rules of `runtime`; the GPU gate `auto`, `require` or `skip`; `reference`, an .npz of one's
-    own; `checkpoint`, the weights of a bundle that is not synthetic."""
+    own; `checkpoint`, the weights of a bundle that is not synthetic; `npu`, what to ask of Qualcomm's compiler, if
+    anything."""
 
     runtime: str = runtimes()[-1]
     gpu: str = "auto"
     reference: Path | None = None
     checkpoint: Path | None = None
+    npu: NpuOptions | None = None
 
     def __post_init__(self) -> None:
         known_runtime(self.runtime)
@@ -53,8 +57,11 @@ def validate(
         load_tower: for gates 1 and 5, which need the weights in PyTorch; they are skipped without it.
 
     Raises:
-        InputError: there is nothing to check at `path`, or it can't be read.
+        InputError: there is nothing to check at `path`, or it can't be read, or Qualcomm's licence isn't accepted, or a
+            chip not known.
     """
+    if options.npu:
+        prepare(options.npu)
     if not path.is_dir():
         return check_file(path, options.reference, options, log)
     bundle = open_bundle(path)
@@ -65,7 +72,7 @@ def validate(
     for precision, file in bundle.files().items():
         checks += check_file(file, options.reference or path / REFERENCE, options, log, precision)
     # A text tower is made for the CPU: its conversion reports on the GPU, and passes without it.
-    on_cpu = replace(options, gpu="skip")
+    on_cpu = replace(options, gpu="skip", npu=None)
     for file in bundle.files("text").values():
         found = check_file(file, path / TEXT_REFERENCE, on_cpu, log)
         checks += [advisory(c) if c.gate == "graph" else c for c in found]
@@ -79,8 +86,8 @@ def check_file(
     log: Log,
     precision: str | None = None,
 ) -> list[Check]:
-    """Gates 2 to 4 on one file, 3 and 4 on each of its signatures; without a reference the GPU is held against the CPU
-    on seeded noise. `precision` as the manifest has it; without one, that of the weights.
+    """Gates 2 to 4, and 6, on one file, 3 and 4 on each of its signatures; without a reference the GPU is held against
+    the CPU on seeded noise. `precision` as the manifest has it; without one, that of the weights.
 
     Raises:
         InputError: the file is no `.tflite`, or the reference does not fit it.
@@ -92,7 +99,24 @@ def check_file(
     for i, key in enumerate(keys if len(keys) > 1 else [None]):
         own = reference if i == 0 or reference is None or holds_signature(reference, str(key)) else None
         checks += _check_signature(_Subject(path, key, precision, own), options, log)
+    if options.npu:
+        key = keys[0] if len(keys) > 1 else None
+        samples, expected = _npu_samples(path, reference, key) if options.npu.run else ([], [])
+        checks += npu_gates(path, precision, samples, expected, options.npu, log)
     return checks
+
+
+def _npu_samples(path: Path, reference: Path | None, signature: str | None) -> tuple[list[Arrays], list[Arrays]]:
+    """What to execute an NPU's context on and to hold it against: the reference, or seeded noise and the CPU; nothing
+    where neither is possible, which gate 3 reports."""
+    try:
+        model = open_model(path, backend="cpu", signature=signature)
+        if reference is not None:
+            return load_reference(reference, model.inputs, model.outputs, signature)
+        samples = [noise(model.inputs)]
+        return samples, [model.run(sample) for sample in samples]
+    except (CannotRunError, MemoryError):
+        return [], []
 
 
 @dataclass(frozen=True)

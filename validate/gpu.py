@@ -11,8 +11,6 @@ import importlib.metadata
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -23,18 +21,16 @@ from typing import Any
 
 import numpy as np
 
-import pecore
 from pecore.errors import InputError
 from pecore.precision import Compute
 from pecore.runtime import Arrays, check_compute
-from pecore.validate.gpu_child import load_arrays, save_arrays
+from pecore.validate.child import how_it_ended, load_arrays, run_child, save_arrays, shorten, signal_name
 
 NO_ADAPTER_REMEDY = (
     "install a software Vulkan driver, Mesa 25 or newer: `make gpu-driver` (Debian 12 or newer, Ubuntu 24.04 or newer, "
     "Fedora), or by hand `sudo apt install mesa-vulkan-drivers libvulkan1` (on Debian 12 from bookworm-backports), "
     "`sudo dnf install mesa-vulkan-drivers vulkan-loader`"
 )
-LOG_LIMIT = 20_000  # characters of the native log that are kept: the delegate's list for timm's own B/16 fits
 
 
 class Verdict(StrEnum):
@@ -182,7 +178,7 @@ def classify_run(
         ops=ops,
         compile_s=result.get("compile_s"),
         run_s=tuple(result.get("run_s", ())),
-        log=_shorten(log),
+        log=shorten(log),
     )
     if stage == "done":
         if seen.adapter is None:
@@ -206,10 +202,7 @@ def classify_run(
             own = _own_words(log)
             detail = f"{result['refused']}; the delegate's own words: {own}" if own else result["refused"]
         return replace(seen, verdict=Verdict.REFUSED, refused=refused, ops_on_gpu=on_gpu_count, detail=detail)
-    last_words = " / ".join(log.strip().splitlines()[-3:])
-    name = _signal_name(-returncode) if returncode < 0 else None
-    how = f"died of {name}" if name else f"ended with exit code {returncode}"
-    return replace(seen, signal=name, detail=f"the child {how} while {stage}; its last words: {last_words[-500:]}")
+    return replace(seen, signal=signal_name(returncode), detail=how_it_ended(returncode, stage, log))
 
 
 _ADAPTER = re.compile(r"Selected adapter: (?P<name>.+), arch=.*, backend=.*, adapterType=(?P<kind>.+)")
@@ -261,26 +254,11 @@ def _run_child(folder: Path, timeout_s: float) -> int | None:
     """Run the child over a folder; its return code, or None when its time was up and it was killed."""
     runtime_dir = folder / "xdg"
     runtime_dir.mkdir(mode=0o700)
-    source_root = str(Path(pecore.__file__).resolve().parents[1])
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, (source_root, os.environ.get("PYTHONPATH")))),
-        # Vulkan drivers keep sockets there and complain, or fail, without it.
-        "XDG_RUNTIME_DIR": os.environ.get("XDG_RUNTIME_DIR") or str(runtime_dir),
-    }
+    # Vulkan drivers keep sockets there and complain, or fail, without it.
+    environment = {"XDG_RUNTIME_DIR": os.environ.get("XDG_RUNTIME_DIR") or str(runtime_dir)}
     command = [sys.executable, "-P", "-m", "pecore.validate.gpu_child", str(folder), str(os.getpid())]
-    with (folder / "native.log").open("wb") as log:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-        )
-        try:
-            return child.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return None
-        finally:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
+    log = folder / "native.log"
+    return run_child(command, (log, log), timeout_s, environment)
 
 
 def bit_equal(outputs: Sequence[Arrays], cpu: Sequence[Arrays]) -> bool:
@@ -294,20 +272,6 @@ def bit_equal(outputs: Sequence[Arrays], cpu: Sequence[Arrays]) -> bool:
     with np.errstate(over="ignore"):
         rounds = any(not np.array_equal(a, a.astype(np.float16).astype(a.dtype), equal_nan=True) for a in floats)
     return rounds and as_bytes(outputs) == as_bytes(cpu)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _shorten(log: str) -> str:
-    if len(log) <= LOG_LIMIT:
-        return log
-    half = LOG_LIMIT // 2
-    return f"{log[:half]}\n[... {len(log) - 2 * half} characters left out ...]\n{log[-half:]}"
 
 
 def one_op_model() -> bytes:

@@ -10,8 +10,6 @@ import ctypes
 import json
 import mmap
 import os
-import platform
-import signal
 import sys
 import time
 from pathlib import Path
@@ -19,18 +17,7 @@ from typing import Any
 
 import numpy as np
 
-Arrays = dict[str, np.ndarray]
-
-
-def save_arrays(path: Path, arrays: Arrays) -> None:
-    """Write named arrays. The names go in as data: a tensor's name need not be a good file name."""
-    np.savez(path, *arrays.values(), names=np.array(list(arrays), dtype=np.str_))
-
-
-def load_arrays(path: Path) -> Arrays:
-    """Read what `save_arrays` wrote."""
-    with np.load(path) as archive:
-        return {str(name): archive[f"arr_{i}"] for i, name in enumerate(archive["names"])}
+from pecore.validate.child import Arrays, die_with_parent, load_arrays, save_arrays
 
 
 def vulkan_drivers() -> dict[str, str]:
@@ -70,15 +57,6 @@ def vulkan_drivers() -> dict[str, str]:
         found[name] = f"{driver_name}, {driver_info}"
     vulkan.vkDestroyInstance(instance, None)
     return found
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent is gone, however the parent went (Linux only)."""
-    if platform.system() == "Linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it went before the line above
-        os._exit(1)
 
 
 def count_ops(path: Path, signature: str | None) -> int:

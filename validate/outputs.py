@@ -48,7 +48,7 @@ def compare_outputs(
     """The worst figures over samples.
 
     Args:
-        kind: `cpu`, `gpu fp16` or `gpu fp32`, as `Precision.thresholds` takes it.
+        kind: `cpu`, `gpu fp16`, `gpu fp32` or `npu`, as `Precision.thresholds` takes it.
         precision: of the file's weights.
         inputs, reference, actual: one dict of arrays by name for each sample.
         specs: of the outputs by name, for those that are quantized; a reference of such a one may be in real units.
@@ -81,29 +81,33 @@ def _compare(
         got = [_within_a_step(e, g, step) for e, g in zip(expected, got)]
     if got[0].dtype.kind in "iub":
         return _compare_choices(expected, got)
-    if kind.startswith("gpu"):
+    if kind != "cpu":
         expected, got = zip(*(_same_nonfinite(e, g) for e, g in zip(expected, got)))
-    row, unit, on_gpu = PRECISIONS[precision], all(is_unit(array) for array in expected), kind.startswith("gpu")
+    row, unit, in_fp16 = PRECISIONS[precision], all(is_unit(array) for array in expected), kind in ("gpu fp16", "npu")
     limits = dict(row.thresholds(kind, unit))
     # As long as the difference of two vectors whose angle is at its limit.
     relative = math.sqrt(2 * max(0.0, 1 - limits.get("cosine", limits.get("correlation", 1.0))))
-    if (on_gpu and not unit) or step is not None:  # a norm that nothing makes 1 at the end carries every op's rounding
+    if (
+        kind != "cpu" and not unit
+    ) or step is not None:  # a norm that nothing makes 1 at the end carries every op's rounding
         limits["norm_error"] = max(limits["norm_error"], relative)
     found = parity.compare(expected, got)
-    smallest = FP16_NORMAL if kind == "gpu fp16" else 0.0
+    smallest = FP16_NORMAL if in_fp16 else 0.0
     if all(parity.has_direction(array, relative, smallest) for array in expected):
-        return Compared(found.as_dict(), limits, _told(found, unit, on_gpu))
-    if kind == "gpu fp16":
+        return Compared(found.as_dict(), limits, _told(kind, found, unit))
+    if in_fp16:
         relative, got = row.localize, [_within_a_step(e, g, FP16_STEP) for e, g in zip(expected, got)]
     found = replace(found, relative_diff=parity.joint_relative_diff(expected, got, smallest))
     return Compared(found.as_dict(), {"relative_diff": relative}, f"relative |diff| {found.relative_diff:.1e}")
 
 
-def _told(found: parity.Parity, unit: bool, on_gpu: bool) -> str:
-    if on_gpu:
-        return f"correlation {found.correlation:.7f}, |norm - 1| {found.norm_error:.0e}"
+def _told(kind: str, found: parity.Parity, unit: bool) -> str:
+    norm = f"|norm - 1| {found.norm_error:.0e}"
+    if kind.startswith("gpu"):
+        return f"correlation {found.correlation:.7f}, {norm}"
     difference = f"max |diff| {found.max_abs_diff:.1e}" if unit else f"relative |diff| {found.relative_diff:.1e}"
-    return f"cosine {found.cosine:.7f}, {difference}"
+    parts = [f"cosine {found.cosine:.7f}", *([norm] if kind == "npu" else []), difference]
+    return ", ".join(parts)
 
 
 def _compare_choices(expected: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> Compared:

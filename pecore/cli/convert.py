@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from pecore.cli.gates_table import gates_table
-from pecore.cli.options import weights_source
+from pecore.cli.options import AcceptLicence, Npu, NpuRun, RequireNpu, npu_options, weights_source
 from pecore.console import progress, show, show_json, table
 from pecore.errors import InputError
 
@@ -75,6 +75,10 @@ def convert(
     ] = None,
     gpu: Annotated[bool, typer.Option("--gpu/--no-gpu", help="Run the GPU gate where there is an adapter.")] = True,
     require_gpu: Annotated[bool, typer.Option("--require-gpu", help="No adapter is an error.")] = False,
+    npu: Npu = None,
+    npu_run: NpuRun = False,
+    require_npu: RequireNpu = False,
+    accept_licence: AcceptLicence = False,
     runtime: Annotated[
         str | None, typer.Option(help="LiteRT version whose rules the graph gate applies; the newest known.")
     ] = None,
@@ -102,6 +106,7 @@ def convert(
             "--image-size": image_size is not None,
             "--pool": pool,
             "--batch": batch != 1,
+            "--npu": npu,
         }
         if text and (given := [name for name, value in about_vision.items() if value]):
             raise InputError(f"{' and '.join(given)}: about a vision tower, leave it out")
@@ -114,6 +119,7 @@ def convert(
             "precisions": tuple(p.strip() for p in (precision or ("int8" if text else "fp16")).split(",")),
             "gpu": "require" if require_gpu else "auto" if gpu else "skip",
             "runtime": runtime or runtimes()[-1],
+            "npu": npu_options(npu, npu_run, require_npu, accept_licence),
         }
         source = weights_source(weights, checkpoint)
         log("loading weights")

@@ -3,10 +3,14 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pecore.errors import InputError
+
+if TYPE_CHECKING:
+    from pecore.validate.npu import NpuOptions
 
 
 def weights_source(weights: str, checkpoint: Path | None) -> str | Path:
@@ -18,6 +22,37 @@ def weights_source(weights: str, checkpoint: Path | None) -> str | Path:
     if weights not in ("hub", "synthetic"):
         raise InputError(f"unknown weights {weights!r}: choose hub or synthetic; a file goes with --checkpoint FILE")
     return checkpoint or weights
+
+
+Npu = Annotated[
+    str | None,
+    typer.Option("--npu", metavar="CHIPS", help="Compile for these Qualcomm chips too: SM8850, or more, with commas."),
+]
+NpuRun = Annotated[
+    bool, typer.Option("--npu-run", help="Execute the first chip's context in simulation, a minute or more an image.")
+]
+RequireNpu = Annotated[bool, typer.Option("--require-npu", help="No NPU compiler here is a failure.")]
+AcceptLicence = Annotated[
+    bool,
+    typer.Option("--accept-qualcomm-licence", help="Of the QNN libraries that --npu runs; the first run names it."),
+]
+
+
+def npu_options(chips: str | None, run: bool, required: bool, accepted: bool) -> "NpuOptions | None":
+    """What `--npu` and its companions ask for together; None without `--npu`.
+
+    Raises:
+        InputError: a companion alone, or no chip's name.
+    """
+    from pecore.validate.npu import NpuOptions
+
+    if chips is None:
+        for name, given in (("--npu-run", run), ("--require-npu", required)):
+            if given:
+                raise InputError(f"{name} needs a chip to compile for: add --npu SM8850")
+        return None
+    named = tuple(dict.fromkeys(chip.strip().upper() for chip in chips.split(",") if chip.strip()))
+    return NpuOptions(named, run, required, accepted)
 
 
 def writes(suffix: str) -> Callable[[typer.CallbackParam, Path | None], Path | None]:

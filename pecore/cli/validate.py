@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pecore.cli.gates_table import gates_table
+from pecore.cli.options import AcceptLicence, Npu, NpuRun, RequireNpu, npu_options
 from pecore.console import progress, show, show_json
 from pecore.extras import missing_extra
 
@@ -25,6 +26,10 @@ def validate(
     runtime: Annotated[str | None, typer.Option(help="LiteRT version whose rules apply; the newest known.")] = None,
     gpu: Annotated[bool, typer.Option("--gpu/--no-gpu", help="Run the GPU gate where there is an adapter.")] = True,
     require_gpu: Annotated[bool, typer.Option("--require-gpu", help="No adapter is a failure.")] = False,
+    npu: Npu = None,
+    npu_run: NpuRun = False,
+    require_npu: RequireNpu = False,
+    accept_licence: AcceptLicence = False,
     device_report: Annotated[
         Path | None,
         typer.Option(help="What the app's or the web page's self-test shared: check that, and keep it in the card."),
@@ -46,6 +51,7 @@ def validate(
             gpu="require" if require_gpu else "auto" if gpu else "skip",
             reference=reference,
             checkpoint=checkpoint,
+            npu=npu_options(npu, npu_run, require_npu, accept_licence),
         )
         if device_report:
             checks = check_device_report(path, device_report)

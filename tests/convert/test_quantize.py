@@ -29,6 +29,12 @@ def test_every_matrix_but_rope_s_swap_is_quantized(converted, precision, dtype) 
     assert len(weights) == 5 * depth + 6  # pool: scores, value, proj, fc1, fc2; head
 
 
+def test_int8_leaves_the_stem_in_float(converted) -> None:
+    """A CONV_2D of float activations and int8 weights is what Qualcomm's compiler refuses."""
+    (stem,) = (op for op in read_graph(converted.files["int8", True]).ops if op.name == "CONV_2D")
+    assert [tensor.dtype for tensor in stem.inputs if tensor] == ["float32"] * 3
+
+
 def test_sizes(converted) -> None:
     full, half, quarter = (converted.files[p, False].stat().st_size for p in ("fp32", "fp16", "int8"))
     assert half < 0.52 * full

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pecore.cli import main
-from pecore.validate import gates
+from pecore.validate import gates, npu
 from pecore.validate.bundle import ValidationOptions, validate
 from pecore.validate.checks import Check
 from tests.graph_builder import GraphBuilder
@@ -118,3 +118,31 @@ def test_a_file_that_fails_to_run_is_exit_code_1(run: Run, tmp_path: Path) -> No
     assert (gates["graph"]["outcome"], gates["cpu"]["outcome"]) == ("passed", "failed")
     assert "gather index out of bounds" in gates["cpu"]["detail"]
     assert "Traceback" not in err
+
+
+def test_a_machine_without_the_npu_compiler(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skipped with the reason, and a failure only where it is required."""
+    builder = GraphBuilder()
+    builder.op("LOGISTIC", [builder.tensor(1, 4)], builder.tensor(1, 4))
+    path = builder.write(tmp_path / "one.tflite", [0], [1])
+    monkeypatch.setattr(npu, "qnn_folder", lambda: None)
+    for options, expected in (((), (0, "skipped")), (("--require-npu",), (1, "failed"))):
+        code, out, _ = run(path, "--npu", "sm8850, SM8650", "--json", *options)
+        (gate,) = (g for g in json.loads(out)["gates"] if g["gate"] == "npu")
+        assert (code, gate["outcome"]) == expected
+        assert gate["detail"] == npu.unavailable()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--npu-run",), "--npu-run needs a chip to compile for: add --npu SM8850"),
+        (("--require-npu",), "--require-npu needs a chip"),
+        (("--npu", "Galaxy S26"), "'GALAXY S26': no name of a Qualcomm chip"),
+        (("--npu", ","), "an empty list: no name of a Qualcomm chip"),
+    ],
+)
+def test_npu_options_that_ask_for_nothing(run: Run, tmp_path: Path, args: tuple[str, ...], words: str) -> None:
+    code, _, err = run(tmp_path / "one.tflite", *args)
+    assert code == 2
+    assert words in " ".join(err.split())

@@ -5,8 +5,8 @@ import pytest
 
 from pecore.errors import InputError
 from pecore.runtime import open_model
+from pecore.validate.child import LOG_LIMIT, load_arrays, save_arrays
 from pecore.validate.gpu import (
-    LOG_LIMIT,
     NO_ADAPTER_REMEDY,
     RefusedOp,
     Verdict,
@@ -16,7 +16,6 @@ from pecore.validate.gpu import (
     parse_refusals,
     run_on_gpu,
 )
-from pecore.validate.gpu_child import load_arrays, save_arrays
 
 KERNEL_FAILED = (
     "E0000 00:00:1795591348.805120    5532 delegate_webgpu.cc:478] Failed to create DelegateKernelLiteRt: "
