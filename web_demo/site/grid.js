@@ -12,14 +12,16 @@ export const focusable = () => $('grid').querySelector('[tabindex="0"]');
  * @param {{path: string, cosine: number}[]} found
  * @param {(path: string) => Promise<Blob|undefined>} thumbnail
  * @param {(path: string) => void} chosen
+ * @returns {Promise<boolean>} whether it is shown
  */
 export async function showGrid(found, thumbnail, chosen) {
   const mine = ++round;
   const blobs = await Promise.all(found.map(({ path }) => thumbnail(path)));
-  if (mine !== round) return;
+  if (mine !== round) return false; // another search was faster
   addresses.forEach((address) => URL.revokeObjectURL(address));
   addresses = blobs.map((blob) => blob && URL.createObjectURL(blob));
   $('grid').replaceChildren(...found.map(({ path, cosine }, i) => tile(path, cosine, addresses[i], i, chosen)));
+  return true;
 }
 
 function tile(path, cosine, address, index, chosen) {

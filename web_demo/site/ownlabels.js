@@ -99,6 +99,7 @@ export function ownLabels(manifest, tower, changed, failed) {
     });
     input.addEventListener('blur', () => leave(true));
     $('chips').children[at].replaceChildren(input);
+    input.focus();
     input.select();
   }
 

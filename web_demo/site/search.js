@@ -216,8 +216,9 @@ async function look(query, announce = true) {
     asked = query;
     const found = table.nearest(row, SHOWN);
     const cut = query.cut ? ' The text is longer than the model reads: its end was cut.' : '';
-    if (announce) $('found').textContent = `The ${found.length} nearest of ${photographs(table.length)} to ${title}.${cut}`;
-    await showGrid(found, (path) => store.thumbnail(model, path), (path) => look({ path }).then(() => focusable()?.focus()));
+    const all = table.length;
+    const shown = await showGrid(found, (path) => store.thumbnail(model, path), (path) => look({ path }).then(() => focusable()?.focus()));
+    if (shown && announce) $('found').textContent = `The ${found.length} nearest of ${photographs(all)} to ${title}.${cut}`;
   } catch (error) {
     showError(error);
   }
