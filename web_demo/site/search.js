@@ -23,6 +23,7 @@ let table; // of the folder's photographs
 let known; // path -> {size, modified}, unreadable ones included
 let problems; // path -> why it can't be read
 let gate = null; // while photographs are read
+let complete = false; // all of them were
 let running = Promise.resolve();
 let asked = null; // what was looked for last, to look again among what is added
 
@@ -44,7 +45,7 @@ async function load() {
 
 function show(said) {
   $('go-on').hidden = !folder || Boolean(gate);
-  $('go-on').textContent = folder ? `Go on with “${folder.name}”` : '';
+  $('go-on').textContent = folder ? `${complete ? 'Look for changes in' : 'Go on with'} “${folder.name}”` : '';
   $('pause').hidden = !gate;
   $('pause').textContent = gate?.paused ? 'Go on' : 'Pause';
   $('forget').hidden = !folder;
@@ -86,12 +87,14 @@ async function forget(paths) {
 /** Read what is new in the folder, which has been listed. */
 async function read() {
   gate = new Gate();
+  complete = false;
   show(`Reading ${photographs(folder.entries.length)} in “${folder.name}”.`);
   let said;
   try {
     const work = { embed: (file) => engine.embed(file, THUMBNAIL), save, forget, progress, gate };
     const { embedded, unreadable, gone } = await indexPhotos(folder.entries, known, work);
     const parts = [`${embedded.toLocaleString('en')} new`, unreadable && `${unreadable} can’t be read`, gone && `${gone} gone`].filter(Boolean);
+    complete = !gate.stopped;
     said = gate.stopped ? undefined : `Everything in “${folder.name}” is read: ${photographs(table.length)} to search (${parts.join(', ')}).`;
   } catch (error) {
     said = `Stopped after ${photographs(table.length)}, which can be searched.`;
@@ -210,7 +213,7 @@ function clearFound() {
  */
 async function look(query, announce = true) {
   clearError();
-  const title = query.text !== undefined ? `“${query.text}”` : `pictures like ${query.name ?? query.path.split('/').at(-1)}`;
+  const title = query.text !== undefined ? `“${query.text}”` : query.name ?? query.path.split('/').at(-1);
   try {
     const row = await embedded(query);
     asked = query;
