@@ -94,8 +94,10 @@ export function ownLabels(manifest, tower, changed, failed) {
       show();
       focus?.();
     };
-    input.addEventListener('keydown', ({ key: pressed }) => {
-      if (pressed === 'Enter' || pressed === 'Escape') leave(pressed === 'Enter', () => focusChip(at));
+    input.addEventListener('keydown', (event) => {
+      if (event.key !== 'Enter' && event.key !== 'Escape') return;
+      event.preventDefault(); // or the same Enter would press the chip that gets the focus
+      leave(event.key === 'Enter', () => focusChip(at));
     });
     input.addEventListener('blur', () => leave(true));
     $('chips').children[at].replaceChildren(input);
