@@ -122,7 +122,7 @@ def measure_by_parts(
     layer = f"blocks.{output.block(len(model.blocks))}" if output.has_features else None
     shown: Sequence[Tensor | None] = [None] * len(images)
 
-    def run(name: str, part: Any, streams: Sequence[Tensor]) -> Sequence[Tensor]:
+    def run(name: str, part: Any, streams: Sequence[Tensor]) -> Sequence[Any]:
         nonlocal shown
         if isinstance(part, Tower):
             return [part.end(s, tapped if part.layer is not None else None) for s, tapped in zip(streams, shown)]

@@ -71,7 +71,9 @@ def make_photographs(folder: Path) -> None:
         left, top = 5 * number, 3 * number
         place = folder / ("holiday" if number % 3 else "home")
         place.mkdir(parents=True, exist_ok=True)
-        shot.crop((left, top, left + 120 + number, top + 160)).save(place / f"{SHOTS[number % len(SHOTS)]} {number}.png")
+        shot.crop((left, top, left + 120 + number, top + 160)).save(
+            place / f"{SHOTS[number % len(SHOTS)]} {number}.png"
+        )
     (folder / "broken.jpg").write_bytes(b"not a picture")
     (folder / "notes.txt").write_text("not a picture, and not called one", encoding="utf-8")
 
