@@ -57,8 +57,8 @@ def cache_folder() -> Path:
 
 
 class LiteRtJs:
-    """The folder `vendor/` with LiteRT.js: the site's own, where `web_demo/vendor.js` has filled it, or one in the cache,
-    which npm fills when it is first asked for."""
+    """The folder `vendor/` with LiteRT.js: the site's own, where `web_demo/vendor.js` has filled it, or one in the
+    cache, which npm fills when it is first asked for."""
 
     def __init__(self, site: Path = SITE, npm_files: Path = NPM_FILES, cache: Path | None = None) -> None:
         self._site, self._npm_files, self._cache = site, npm_files, cache

@@ -80,7 +80,7 @@ def thousand_texts() -> list[str]:
     rng = random.Random(0)
     names = list(open_clip.IMAGENET_CLASSNAMES)
     kinds = json.loads((Path(__file__).parents[1] / "vectors" / "text" / "texts.json").read_text(encoding="utf-8"))
-    picked = ["schÃ¶n", "l’Ã©tÃ© Ã  la mer", *(text for kind in kinds.values() for text in kind)]
+    picked = ["schÃ¶n", "Ã©tÃ© Ã  la mer", *(text for kind in kinds.values() for text in kind)]
     assigned = [chr(i) for i in range(0x20, 0x1FB00) if unicodedata.category(chr(i)) not in ("Cn", "Cs", "Co", "Cc")]
     texts = names[:500] + picked
     while len(texts) < 1000:

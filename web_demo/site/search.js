@@ -155,6 +155,7 @@ async function takeHandle(handle) {
   } catch (error) {
     const gone = error.name === 'NotFoundError' ? new Error(`“${handle.name}” is not where it was: choose the folder again.`) : null;
     folder ??= { name: handle.name, handle };
+    show();
     showError(gone ?? (await explained(error)));
     return null;
   } finally {
