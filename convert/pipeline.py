@@ -84,7 +84,7 @@ class GateOptions:
     """Which files to make and how to judge them.
 
     precisions: of the files to keep. gpu: `auto` runs the GPU gate where there is an adapter, `require` insists, `skip`
-    leaves it out; a text tower is made for the CPU, so with `auto` its GPU gate only reports. gpu_samples: how many
+    leaves it out; a text tower is made for the CPU, so its GPU gate runs with `require` alone. gpu_samples: how many
     samples go through the GPU gate (a software driver takes half a minute for each photograph). runtime: the LiteRT
     version whose rules apply. npu: what to ask of Qualcomm's compiler, if anything.
     """
@@ -176,17 +176,18 @@ def run_gates(
     reference: Sequence[Arrays],
     options: GateOptions,
     log: Log,
-    on_gpu: Callable[[Check], Check] = lambda check: check,
+    cpu_alone: bool = False,
 ) -> list[Check]:
-    """Gates 2 to 4 and 6 on each file; `on_gpu` makes of a verdict about the GPU what it is worth for this tower."""
+    """Gates 2 to 4 and 6 on each file; `cpu_alone` for a tower that no GPU is asked to take."""
     checks: list[Check] = []
     some = slice(options.gpu_samples)
+    gpu = "skip" if cpu_alone else options.gpu
     for precision, path in files.items():
-        checks.append(on_gpu(gates.graph_gate(path, options.runtime)))
+        graph = gates.graph_gate(path, options.runtime)
+        checks.append(advisory(graph) if cpu_alone else graph)
         log(f"running {path.name} on the CPU")
         check, outputs = gates.cpu_gate(path, precision, inputs, reference)
-        found = gates.gpu_gates(path, precision, inputs[some], outputs[some], options.gpu, log)
-        checks += [check, *map(on_gpu, found)]
+        checks += [check, *gates.gpu_gates(path, precision, inputs[some], outputs[some], gpu, log)]
         checks += npu_gates(path, precision, inputs[some], reference[some], options.npu, log)
     return checks
 
@@ -317,8 +318,7 @@ def convert_text(
         files, scales = _paths(staged, f"{variant.artefact}_text", options), source.scales
         checks = [headroom.headroom_gate(reductions), *source.write(files, log, "text ")]
         del source
-        on_gpu = (lambda check: check) if options.gpu == "require" else advisory
-        checks += run_gates(files, inputs, reference, options, log, on_gpu)
+        checks += run_gates(files, inputs, reference, options, log, options.gpu != "require")
 
         name = f"{variant.artefact}_text"
         about = {"name": name, "weights": asdict(origin), "prompts": list(PROMPTS)}

@@ -18,7 +18,7 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from pecore.variants import Variant
 LOGIT_SCALE = 100.0  # what CLIP training clamps it to, and where it usually ends
 CHUNK = 1 << 18  # numbers drawn at a time: what fits a CPU cache is several times faster
 MASSIVE = (1.0, -0.9, -0.8, 0.7)  # in amplitudes; they sum to 0, so the mean over channels stays the image's
-SPILL = 4 << 30  # bytes of weights from which they are kept in a file, not in memory
+SPILL = 1 << 30  # bytes of weights from which they are kept in a file, not in memory
 AMPLITUDE_LIMIT = 1e5  # beyond it float32 itself loses digits of the image: no fair reference
 
 # Standard deviations; a weight matrix's is its gain (1 where none is given) / sqrt(fan_in), which keeps variance.
@@ -55,13 +55,20 @@ def synthetic_state_dict(variant: Variant, seed: int = 0, amplitude: float = 400
         raise InputError(f"amplitude {amplitude:g} is not between 0 and {AMPLITUDE_LIMIT:g}: try 400")
     shapes = tower_shapes(variant)
     state_dict = {}
-    spilled = _spilled(shapes) if 4 * sum(map(math.prod, shapes.values())) > SPILL else {}
+    keep = keeper(shapes)
     for key, shape in shapes.items():
-        tensor = _tensor(key, shape, variant, seed)
-        state_dict[key] = spilled[key].copy_(tensor) if spilled else tensor
+        state_dict[key] = keep(key, _tensor(key, shape, variant, seed))
     if amplitude:
         _add_massive_activations(state_dict, variant, seed, amplitude)
     return state_dict
+
+
+def keeper(shapes: Mapping[str, tuple[int, ...]]) -> Callable[[str, torch.Tensor], torch.Tensor]:
+    """What puts each of a state dict's tensors where it is kept: large ones all in a file."""
+    if 4 * sum(map(math.prod, shapes.values())) <= SPILL:
+        return lambda key, tensor: tensor
+    spilled = _spilled(shapes)
+    return lambda key, tensor: spilled[key].copy_(tensor)
 
 
 def _spilled(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:

@@ -18,7 +18,7 @@ from pecore.convert.fingerprint import fingerprint
 from pecore.convert.hub import fetch
 from pecore.convert.packaged import checkpoint_file, open_clip_config
 from pecore.convert.state_dict import read_tower
-from pecore.convert.synthetic import BIAS, LOGIT_SCALE, NORM_SPREAD, QK_GAIN, normal
+from pecore.convert.synthetic import BIAS, LOGIT_SCALE, NORM_SPREAD, QK_GAIN, keeper, normal
 from pecore.errors import InputError
 from pecore.tokenizer import ClipTokenizer
 from pecore.variants import Variant
@@ -173,7 +173,9 @@ def token_ids(tokenizer: ClipTokenizer, texts: Sequence[str], context_length: in
 def synthetic_text(config: TextConfig, seed: int) -> dict[str, Tensor]:
     """State dict of a text tower drawn from `seed`, every tensor away from its neutral value, as `synthetic.py` does
     for the vision tower (without massive activations)."""
-    return {key: _synthetic(key, shape, config, seed) for key, shape in _shapes(config).items()}
+    shapes = _shapes(config)
+    keep = keeper(shapes)
+    return {key: keep(key, _synthetic(key, shape, config, seed)) for key, shape in shapes.items()}
 
 
 def _synthetic(key: str, shape: tuple[int, ...], config: TextConfig, seed: int) -> Tensor:

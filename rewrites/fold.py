@@ -60,7 +60,7 @@ def centred(linear: Affine) -> Affine:
 
 def as_linear(linear: Affine, dtype: torch.dtype, bias: bool = True) -> nn.Linear:
     """The finished Linear, cast once to `dtype`."""
-    out = nn.Linear(linear.weight.shape[1], linear.weight.shape[0], bias=bias, dtype=dtype)
+    out = nn.utils.skip_init(nn.Linear, linear.weight.shape[1], linear.weight.shape[0], bias=bias, dtype=dtype)
     with torch.no_grad():
         out.weight.copy_(linear.weight)
         if bias:

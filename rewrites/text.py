@@ -20,6 +20,7 @@ each token. The blocks are the vision tower's: the mean-free, scaled residual st
 `fold.py`, the rank-4 attention of `attention.py` without RoPE. Token and position tables are centred and scaled once.
 """
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -100,6 +101,10 @@ class TextTower(nn.Module):
         x = self.stem(tokens)
         for block in self.blocks:
             x = block(x)
+        return self.end(x, tokens)
+
+    def end(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """The embedding, from the residual stream after the last block."""
         return self.head(self.norm(self.pool(x, tokens)).flatten(1))
 
 
@@ -150,11 +155,20 @@ def rewrite_text(
     Raises:
         UnsupportedTowerError: a part of the tower that no rewrite covers, by module name.
     """
+    (_, stem), *blocks, (_, tail) = rewrite_text_parts(model, scales, end, dtype, keep_norm_weights)
+    return TextTower(stem, [block for _, block in blocks], tail.pool, tail.norm, tail.head).eval()
+
+
+def rewrite_text_parts(
+    model: Any, scales: Scales, end: int, dtype: torch.dtype = torch.float32, keep_norm_weights: bool = False
+) -> Iterator[tuple[str, Any]]:
+    """The parts of `rewrite_text`'s tower, as `tower.rewrite_parts` gives those of a vision tower: each made when it is
+    asked for, and last, under "", a `TextTower` whose `end` is the rest."""
     check_text_tower(model)
-    blocks = [
-        rewrite_text_block(model, i, scales, dtype, keep_norm_weights) for i in range(len(model.transformer.resblocks))
-    ]
-    return TextTower(TextStem(model, scales, dtype), blocks, *rewrite_text_tail(model, scales, end, dtype)).eval()
+    yield "stem", TextStem(model, scales, dtype)
+    for i in range(len(model.transformer.resblocks)):
+        yield f"blocks.{i}", rewrite_text_block(model, i, scales, dtype, keep_norm_weights)
+    yield "", TextTower(nn.Identity(), [], *rewrite_text_tail(model, scales, end, dtype)).eval()
 
 
 def check_text_block(block: Any, name: str) -> None:

@@ -8,7 +8,7 @@ tokens; `Reduction.largest` is that value *as the graph forms it*, with the scal
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +23,7 @@ from pecore.rewrites.norm import LEAST_CARRIED, ScaledLayerNorm, UnitNorm, carri
 from pecore.rewrites.output import FeatureMap, Output
 from pecore.rewrites.pool import MeanPool
 from pecore.rewrites.post_norm import PostNormBlock
-from pecore.rewrites.text import rewrite_text
+from pecore.rewrites.text import TextTower, rewrite_text_parts
 from pecore.rewrites.tower import INNER_NORMS, GatedMlp, Scales, Tower, default_output, layer_scaled, rewrite_parts
 from pecore.validate.checks import Check
 
@@ -120,18 +120,31 @@ def measure_by_parts(
     memory at a time."""
     output = output or default_output(model)
     layer = f"blocks.{output.block(len(model.blocks))}" if output.has_features else None
-    found: dict[str, Reduction] = {}
-    streams, order = list(images), []
     shown: Sequence[Tensor | None] = [None] * len(images)
-    for name, part in rewrite_parts(model, scales, output=output):
+
+    def run(name: str, part: Any, streams: Sequence[Tensor]) -> Sequence[Any]:
+        nonlocal shown
+        if isinstance(part, Tower):
+            return [part.end(s, tapped if part.layer is not None else None) for s, tapped in zip(streams, shown)]
+        streams = [part(stream) for stream in streams]
+        shown = streams if name == layer else shown
+        return streams
+
+    return _measure_parts(rewrite_parts(model, scales, output=output), scales, images, run)
+
+
+def _measure_parts(
+    parts: Iterable[tuple[str, nn.Module]],
+    scales: Scales,
+    inputs: Sequence[Tensor],
+    run: Callable[[str, Any, Sequence[Tensor]], Sequence[Any]],
+) -> list[Reduction]:
+    """The reductions of a tower's parts; `run` takes a part's name, the part and what the one before it gave."""
+    found: dict[str, Reduction] = {}
+    streams, order = inputs, []
+    for name, part in parts:
         with torch.no_grad(), _watching(part, name, scales, found):
-            if isinstance(part, Tower):
-                for stream, features in zip(streams, shown):
-                    part.end(stream, features if part.layer is not None else None)
-            else:
-                streams = [part(stream) for stream in streams]
-        if name == layer:
-            shown = streams
+            streams = run(name, part, streams)
         order += [inner for inner, _ in part.named_modules(prefix=name)]
     return [found[name] for name in order if name in found]
 
@@ -223,7 +236,13 @@ def fit_scales(model: Any, images: Sequence[Tensor], output: Output | None = Non
 def fit_text_scales(model: Any, end: int, tokens: Sequence[Tensor]) -> tuple[Scales, list[Reduction]]:
     """The same for open_clip's text tower on ids `[1, N]` int32; `end` is the end-of-text id."""
     first = Scales()
-    reductions = measure(rewrite_text(model, first, end), first, tokens)
+
+    def run(name: str, part: Any, streams: Sequence[Tensor]) -> Sequence[Tensor]:
+        if isinstance(part, TextTower):
+            return [part.end(stream, ids) for stream, ids in zip(streams, tokens)]
+        return [part(stream) for stream in streams]
+
+    reductions = _measure_parts(rewrite_text_parts(model, first, end), first, tokens, run)
     scales = choose_scales(reductions)
     return scales, rescaled(reductions, scales)
 

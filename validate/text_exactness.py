@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pecore.rewrites.text import TextStem, rewrite_text_block, rewrite_text_tail
+from pecore.rewrites.text import rewrite_text_parts
 from pecore.rewrites.tower import Scales
 
 
@@ -30,13 +30,16 @@ def max_difference(model: Any, scales: Scales, tokens: Tensor, end: int, keep_no
 
     mask = model.attn_mask.double()
     theirs = model.token_embedding(tokens).double() + model.positional_embedding.double()
-    found = [TextStem(model, scales, torch.float64)(tokens) / scales.stream - centred(theirs)]
-    for i, block in enumerate(model.transformer.resblocks):
-        ours = rewrite_text_block(model, i, scales, torch.float64, keep_norm_weights)(centred(theirs) * scales.stream)
+    parts = rewrite_text_parts(model, scales, end, torch.float64, keep_norm_weights)
+    _, stem = next(parts)
+    found = [stem(tokens) / scales.stream - centred(theirs)]
+    del stem
+    for block, (_, part) in zip(model.transformer.resblocks, parts):
+        ours = part(centred(theirs) * scales.stream)
         theirs = float64(block)(theirs, attn_mask=mask)
         found.append(ours / scales.stream - centred(theirs))
-    pool, norm, head = rewrite_text_tail(model, scales, end, torch.float64)
-    ours = head(norm(pool(centred(theirs) * scales.stream, tokens)).flatten(1))
+    _, tail = next(parts)
+    ours = tail.end(centred(theirs) * scales.stream, tokens)
     pooled = float64(model.ln_final)(theirs)[:, int(tokens.argmax())]
     found.append(ours - F.normalize(pooled @ model.text_projection.double(), dim=-1))
     return max(float(difference.abs().max()) for difference in found)

@@ -1,7 +1,7 @@
 """The web page beside the API, with a bundle's files for it, and LiteRT.js, which runs them in the browser.
 
 The page's own files are in the package. LiteRT.js's WASM is 28 MB, over fifty times the rest of the package, so npm
-fetches it the first time, into a cache.
+fetches it the first time, into a cache, and with it Hugging Face's tokenizers.
 """
 
 import json
@@ -22,7 +22,9 @@ from pecore.server.errors import ApiError
 
 SITE = Path(__file__).parent / "site"
 NPM_FILES = Path(__file__).parent / "litertjs"
-VENDOR = "vendor/litert"
+VENDOR = "vendor"
+WHOLE = "litert/version.js"
+"""Of `vendor/`, what is written last."""
 
 CSP = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; "
@@ -55,8 +57,8 @@ def cache_folder() -> Path:
 
 
 class LiteRtJs:
-    """The folder with LiteRT.js: the site's own, where `web_demo/vendor.js` has filled it, or one in the cache, which
-    npm fills when it is first asked for."""
+    """The folder `vendor/` with LiteRT.js: the site's own, where `web_demo/vendor.js` has filled it, or one in the
+    cache, which npm fills when it is first asked for."""
 
     def __init__(self, site: Path = SITE, npm_files: Path = NPM_FILES, cache: Path | None = None) -> None:
         self._site, self._npm_files, self._cache = site, npm_files, cache
@@ -65,8 +67,11 @@ class LiteRtJs:
     @property
     def version(self) -> str:
         """The one that the page was tested with."""
+        return self._locked("@litertjs/core")
+
+    def _locked(self, package: str) -> str:
         lock = json.loads((self._npm_files / "package-lock.json").read_text(encoding="utf-8"))
-        return lock["packages"]["node_modules/@litertjs/core"]["version"]
+        return lock["packages"][f"node_modules/{package}"]["version"]
 
     def folder(self, log: Callable[[str], None] = lambda line: None) -> Path:
         """Where it is; fetched, if it has to be.
@@ -76,9 +81,11 @@ class LiteRtJs:
         """
         with self._lock:
             version = self.version
-            work = (self._cache or cache_folder()) / f"litertjs-{version}"
+            kept = f"litertjs-{version}-tokenizers-{self._locked('@huggingface/tokenizers')}"
+            work = (self._cache or cache_folder()) / kept
             for root in (self._site, work / "site"):
-                if version in _content(root / VENDOR / "version.js"):
+                whole = (root / VENDOR / "tokenizers").is_dir()  # an older `vendor.js` did without
+                if whole and version in _content(root / VENDOR / WHOLE):
                     return root / VENDOR
             self._fetch(work, version, log)
             return work / "site" / VENDOR
@@ -115,7 +122,7 @@ def _run(command: list[str], folder: Path) -> None:
 
 
 def page_routes(bundle: Path, runtime: LiteRtJs, site: Path = SITE) -> list[Route]:
-    """The page at `/`, the bundle's files at `/bundle/`, LiteRT.js at `/vendor/litert/`."""
+    """The page at `/`, the bundle's files at `/bundle/`, LiteRT.js at `/vendor/`."""
     files = sorted(file.name for file in site.iterdir() if file.is_file() and not file.name.startswith("."))
 
     async def page(request: Request) -> Response:

@@ -25,8 +25,8 @@ def test_int8_is_resident(tmp_path: Path) -> None:
 
 def test_an_fp16_table_is_refused_and_reported(tmp_path: Path) -> None:
     weights = load_text(T16, "synthetic", config=SMALL)
-    result = convert_text(T16, weights, tmp_path / "b", GateOptions(("fp16",)), config=SMALL)
-    assert result.passed
+    result = convert_text(T16, weights, tmp_path / "b", GateOptions(("fp16",), gpu="require"), config=SMALL)
+    assert not result.passed
     (on_gpu,) = [c for c in result.checks if c.gate == "gpu"]
-    assert on_gpu.outcome == "skipped"
+    assert on_gpu.outcome == "failed"
     assert "EMBEDDING_LOOKUP" in on_gpu.detail

@@ -22,10 +22,14 @@ WEB_DEMO = Path(__file__).parents[2] / "web_demo"
 @pytest.fixture
 def runtime(tmp_path: Path) -> LiteRtJs:
     """In place already."""
-    folder = tmp_path / "cache" / f"litertjs-{LiteRtJs().version}" / "site" / "vendor" / "litert"
-    folder.mkdir(parents=True)
-    (folder / "version.js").write_text(f"export const LITERT_VERSION = '{LiteRtJs().version}';\n")
+    write_vendor(tmp_path / "site" / "vendor", LiteRtJs().version)
     return LiteRtJs(site=tmp_path / "site", cache=tmp_path / "cache")
+
+
+def write_vendor(folder: Path, version: str) -> None:
+    for name in ("litert", "tokenizers"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / "litert" / "version.js").write_text(f"export const LITERT_VERSION = '{version}';\n")
 
 
 @pytest.fixture
@@ -33,7 +37,7 @@ def client(tmp_path: Path, runtime: LiteRtJs, serve: Callable[..., TestClient]) 
     """A site and a bundle's folder of a few files."""
     site, bundle = tmp_path / "site", tmp_path / "bundle"
     for folder in (site, bundle):
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
     (site / "index.html").write_text("<p>page")
     (site / "app.js").write_text("1")
     (site / ".hidden").write_text("no")
@@ -114,7 +118,7 @@ def test_the_whole_page(serve: Callable[..., TestClient], runtime: LiteRtJs) -> 
     front: Any = serve().app
     service = serve().app_state["service"]
     with TestClient(create_app(service, front._options, runtime), base_url="http://localhost") as client:
-        made_of = set(re.findall(r"'([\w.]+\.(?:js|css|svg))'", client.get("/sw.js").text))
+        made_of = set(re.findall(r"'([\w.]+\.(?:js|css|svg|json))'", client.get("/sw.js").text))
         assert made_of
         assert all(client.get(f"/{name}").status_code == 200 for name in ["", "index.html", *made_of])
         manifest = client.get("/bundle/manifest.json").json()
@@ -135,7 +139,7 @@ def test_the_page_says_the_same_policy() -> None:
 def test_everything_the_page_is_made_of_is_kept_offline() -> None:
     worker = (SITE / "sw.js").read_text(encoding="utf-8")
     made_of = {p.name for p in SITE.iterdir() if p.is_file()} - {"index.html", "sw.js"}
-    assert made_of == set(re.findall(r"'([\w.]+\.(?:js|css|svg))'", worker))
+    assert made_of == set(re.findall(r"'([\w.]+\.(?:js|css|svg|json))'", worker))
 
 
 def test_the_package_has_the_pages_files() -> None:
@@ -154,11 +158,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         assert (folder / "package-lock.json").is_file()
         if command[0].endswith("node"):
             lock = json.loads((folder / "package-lock.json").read_text())
-            version = folder / "site" / "vendor" / "litert" / "version.js"
-            version.parent.mkdir(parents=True, exist_ok=True)
-            version.write_text(
-                f"export const LITERT_VERSION = '{lock['packages']['node_modules/@litertjs/core']['version']}';"
-            )
+            write_vendor(folder / "site" / "vendor", lock["packages"]["node_modules/@litertjs/core"]["version"])
 
     monkeypatch.setattr(page, "_run", run)
     monkeypatch.setattr(page.shutil, "which", lambda name: f"/bin/{name}")
@@ -182,9 +182,8 @@ def test_the_runtime_is_fetched_once(tmp_path: Path, fetched: list[list[str]]) -
 
 def test_the_sites_own_runtime_comes_first(tmp_path: Path, fetched: list[list[str]]) -> None:
     js = LiteRtJs(tmp_path / "site", cache=tmp_path / "cache")
-    own = tmp_path / "site" / "vendor" / "litert"
-    own.mkdir(parents=True)
-    (own / "version.js").write_text(f"'{js.version}'")
+    own = tmp_path / "site" / "vendor"
+    write_vendor(own, js.version)
     assert js.folder() == own
     assert not fetched
 

@@ -40,7 +40,7 @@ export async function readFile(name, entry, progress = () => {}) {
 /** Forget the files of other bundles. */
 export async function forgetOthers(manifest) {
   const cache = await globalThis.caches?.open(CACHE).catch(() => undefined);
-  const own = [manifest.files, manifest.labels?.files ?? {}, manifest.self_test ?? {}].flatMap(Object.values);
+  const own = [manifest.files, manifest.labels?.files ?? {}, manifest.text?.files ?? {}, manifest.self_test ?? {}].flatMap(Object.values);
   const digests = new Set(own.map((entry) => entry.sha256));
   for (const request of (await cache?.keys()) ?? []) {
     if (!digests.has(new URL(request.url).searchParams.get('sha256'))) await cache.delete(request);

@@ -8,11 +8,11 @@ class Engine {
   #next = 0;
 
   constructor() {
-    this.#worker.addEventListener('message', ({ data: { id, result, error } }) => {
+    this.#worker.addEventListener('message', ({ data: { id, result, error, kind } }) => {
       const { resolve, reject } = this.#waiting.get(id);
       this.#waiting.delete(id);
       if (error === undefined) resolve(result);
-      else reject(new Error(error));
+      else reject(Object.assign(new Error(error), { kind }));
     });
     this.#worker.addEventListener('error', (event) => {
       this.#waiting.forEach(({ reject }) => reject(new Error(event.message || 'the worker could not be started')));
@@ -44,14 +44,37 @@ class Engine {
 
   /**
    * @param {Blob|ImageBitmap} picture a bitmap is given away
-   * @returns {Promise<{output: Float32Array, ms: number, preparing: number, width: number, height: number}>}
+   * @param {number} [small] largest side of a thumbnail, where one is wanted
+   * @returns {Promise<{output: Float32Array, ms: number, preparing: number, width: number, height: number, thumbnail?: Blob}>}
    */
-  embed(picture) {
-    return this.#ask('embed', { picture }, picture instanceof ImageBitmap ? [picture] : []);
+  embed(picture, small) {
+    return this.#ask('embed', { picture, small }, picture instanceof ImageBitmap ? [picture] : []);
+  }
+
+  /** @param {ArrayBuffer} bytes of a text tower's .tflite; given away. `content` of tokenizer.json. */
+  openText(bytes, content, { input, output }) {
+    return this.#ask('openText', { bytes, content, input, output }, [bytes]);
+  }
+
+  /** @returns {Promise<{rows: Float32Array[], cut: boolean[]}>} */
+  embedTexts(texts) {
+    return this.#ask('embedTexts', { texts });
   }
 
   close() {
     this.#worker.terminate();
+  }
+}
+
+/** A text tower, in a worker of its own: words are looked for while pictures are being read. */
+export async function openText(bytes, content, section) {
+  const engine = new Engine();
+  try {
+    await engine.openText(bytes, content, section);
+    return engine;
+  } catch (error) {
+    engine.close();
+    throw error;
   }
 }
 

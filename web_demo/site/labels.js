@@ -25,9 +25,13 @@ export function parseLabels(embeddings, names) {
   return { names: lines, dim, embeddings: rows };
 }
 
-/** Why labels and a vision tower can't be compared, or null where they can: the table in docs/artefacts.md. */
-export function mismatch(manifest, dim) {
-  const [text, vision] = [manifest.labels.weights, manifest.weights];
+/**
+ * Why what a text tower made and a vision tower can't be compared, or null where they can: the table in docs/artefacts.md.
+ * @param {object} text origin of the text tower's weights: `weights` of the manifest's labels or text
+ * @param {number} dim of its embeddings
+ */
+export function mismatch(text, manifest, dim) {
+  const vision = manifest.weights;
   const size = manifest.output.shape.at(-1);
   if (dim !== size) return `they have ${dim} numbers, the images' embeddings ${size}`;
   const bothFromHub = text.kind === 'hub' && vision.kind === 'hub';

@@ -46,5 +46,4 @@ export function showPicker(names, changed) {
     });
   }
   show();
-  $('labels').hidden = false;
 }

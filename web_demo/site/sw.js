@@ -3,9 +3,12 @@
 
 const CACHE = 'pecore-page';
 const PAGE = [
-  './', 'style.css', 'icon.svg', 'app.js', 'page.js', 'bundle.js', 'camera.js', 'engine.js', 'labels.js', 'picker.js', 'scores.js',
-  'accelerator.js', 'selftest.js', 'runs.js', 'figures.js', 'npz.js', 'preprocess.js', 'worker.js',
-  'vendor/litert/litert.js', 'vendor/litert/wasm-utils.js', 'vendor/litert/version.js',
+  './', 'style.css', 'icon.svg', 'app.js', 'page.js', 'bundle.js', 'model.js', 'engine.js', 'accelerator.js', 'worker.js', 'preprocess.js',
+  'classify.js', 'camera.js', 'labels.js', 'picker.js', 'scores.js', 'ownlabels.js', 'labellist.js',
+  'texttower.js', 'tokenizer.js', 'clean.js', 'entities.json',
+  'search.js', 'folder.js', 'indexer.js', 'photostore.js', 'vectors.js', 'grid.js',
+  'selftest.js', 'runs.js', 'figures.js', 'npz.js',
+  'vendor/litert/litert.js', 'vendor/litert/wasm-utils.js', 'vendor/litert/version.js', 'vendor/tokenizers/tokenizers.js',
 ];
 
 self.addEventListener('install', (event) => {

@@ -29,7 +29,7 @@ test('labels that do not hold are refused', () => {
 test('labels of another checkpoint are refused', () => {
   const vision = { kind: 'timm', synthetic: false, source: 'mine', fingerprint: 'f' };
   const synthetic = { kind: 'synthetic', synthetic: true, source: 'seed 0', seed: 0, fingerprint: null };
-  const said = (text, other, dim = 4) => mismatch({ labels: { weights: text }, weights: other, output: { shape: [1, 4] } }, dim);
+  const said = (text, other, dim = 4) => mismatch(text, { weights: other, output: { shape: [1, 4] } }, dim);
   assert.equal(said({ ...vision, kind: 'meta' }, vision), null);
   assert.equal(said({ ...vision, kind: 'hub', fingerprint: 'g' }, { ...vision, kind: 'hub' }), null);
   assert.equal(said(synthetic, { ...synthetic, fingerprint: 'f' }), null);

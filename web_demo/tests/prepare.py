@@ -20,9 +20,11 @@ from pecore.convert.text_tower import load_text, text_config
 from pecore.encoder import PerceptionEncoder
 from pecore.variants import Variant, find
 
+VECTORS = Path(__file__).parents[2] / "tests" / "vectors"
 LABELS = ["cat", "dog", "rocket", "astronaut", "cup of coffee", "red panda", "church", "été", "<b>bold</b>"]
 BUNDLES = {"tiny": dataclasses.replace(find("T16"), depth=2, image_size=64), "b16": find("B16")}
 FEATURES = "features"  # a folder: feature maps of two pictures at once, judged by thresholds of their own
+SHOTS = ("chelsea", "coffee", "astronaut", "rocket")
 TURNED = 6  # EXIF orientation: stored lying on its side
 
 
@@ -33,6 +35,9 @@ def make_bundle(variant: Variant, folder: Path) -> None:
     config = dataclasses.replace(text_config(variant), layers=1, width=64, heads=2)  # embeddings of a kind, in a second
     weights = load_text(variant, "synthetic", config=config)
     write_labels(folder, variant, weights, LABELS, ["a photo of a {}."], config=config)
+    if variant is BUNDLES["tiny"]:  # float32, so that the page's embeddings can be held against Python's closely
+        result = pipeline.convert_text(variant, weights, folder, pipeline.GateOptions(("fp32",)), config=config)
+        assert result.passed, result.checks
 
 
 def make_features(folder: Path) -> None:
@@ -52,11 +57,29 @@ def make_pictures(folder: Path) -> list[Path]:
     exif = Image.Exif()
     exif[274] = TURNED
     Image.fromarray(data.rocket()).rotate(90, expand=True).save(folder / "turned.jpg", quality=95, exif=exif)
-    shutil.copy(Path(__file__).parents[2] / "tests" / "vectors" / "profile.png", folder)  # in Display P3
+    shutil.copy(VECTORS / "profile.png", folder)  # in Display P3
     return sorted(folder.iterdir())
 
 
+def make_photographs(folder: Path) -> None:
+    """Forty cuts of photographs, some in a folder of their own, and two files that are none. As PNG: browsers decode
+    JPEG in their own way."""
+    if folder.exists():
+        return
+    for number in range(40):
+        shot = Image.fromarray(getattr(data, SHOTS[number % len(SHOTS)])()).convert("RGB")
+        left, top = 5 * number, 3 * number
+        place = folder / ("holiday" if number % 3 else "home")
+        place.mkdir(parents=True, exist_ok=True)
+        shot.crop((left, top, left + 120 + number, top + 160)).save(
+            place / f"{SHOTS[number % len(SHOTS)]} {number}.png"
+        )
+    (folder / "broken.jpg").write_bytes(b"not a picture")
+    (folder / "notes.txt").write_text("not a picture, and not called one", encoding="utf-8")
+
+
 def main(out: Path) -> None:
+    make_photographs(out / "photos")
     pictures = make_pictures(out / "pictures")
     if not (out / FEATURES / "manifest.json").exists():
         make_features(out / FEATURES)
@@ -69,6 +92,9 @@ def main(out: Path) -> None:
             encoder = PerceptionEncoder(folder, weights=precision)
             expected[precision] = {p.name: [dataclasses.asdict(b) for b in encoder.classify(p, 5)] for p in pictures}
         (out / f"{name}.json").write_text(json.dumps(expected, indent=1))
+    texts = json.loads((VECTORS / "text" / "texts.json").read_text(encoding="utf-8"))["embedded"]
+    rows = PerceptionEncoder(out / "tiny").embed_text(texts)
+    (out / "texts.json").write_text(json.dumps([{"text": t, "row": r.tolist()} for t, r in zip(texts, rows)]))
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ test('the keyboard is enough', async (t) => {
   await open(page, server.address);
   const reached = [];
   const chooser = page.waitForEvent('filechooser');
-  for (let i = 0; i < 10; i++) {
+  for (let i = 0; i < 12; i++) {
     await page.keyboard.press('Tab');
     reached.push(await page.evaluate(() => document.activeElement.id));
     if (reached.at(-1) === 'pick') await page.keyboard.press('Enter');
@@ -168,10 +168,10 @@ test('a bundle whose labels are of another size is refused', async (t) => {
   check();
 });
 
-test('a bundle without labels compares pictures', async (t) => {
+test('a bundle without labels and text tower compares pictures', async (t) => {
   const folder = copyOf('tiny');
   const file = path.join(folder, 'manifest.json');
-  const { labels, ...manifest } = JSON.parse(readFileSync(file));
+  const { labels, text, ...manifest } = JSON.parse(readFileSync(file));
   writeFileSync(file, JSON.stringify(manifest));
   const own = await serve(folder);
   t.after(own.stop);

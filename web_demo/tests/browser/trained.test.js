@@ -1,0 +1,45 @@
+// A trained tower finds the picture: WEB_TRAINED names a folder with `bundle/`, `pictures/` (some hundred), and `queries.json`, a list
+// of {words, path}: what a person would type for a picture, and which one it is (`pictures/...`).
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { test } from 'node:test';
+
+import { launch, open, serve, visit, work } from './harness.js';
+import { assertSameTen, counting, find, pythonSearch, read, withInput } from './searching.js';
+
+const folder = process.env.WEB_TRAINED;
+const SAME = 1e-4; // cosines, of pixels that are the same to the bit
+const FOUND = 0.5; // of the queries, among the first ten
+
+test('words find the pictures, over a tab that was closed in the middle', { skip: !folder && 'WEB_TRAINED names no folder' }, async (t) => {
+  const [bundle, pictures] = ['bundle', 'pictures'].map((name) => path.resolve(folder, name));
+  const queries = JSON.parse(readFileSync(path.join(folder, 'queries.json'), 'utf8'));
+  const [server, browser] = await Promise.all([serve(bundle), launch()]);
+  t.after(() => Promise.all([browser.close(), server.stop()]));
+  const search = await pythonSearch(bundle, pictures);
+
+  const { page: first, check } = await visit(t, browser, { viewport: { width: 1180, height: 900 } });
+  await withInput(first);
+  await counting(first, 10);
+  await open(first, `${server.address}?search`);
+  await first.setInputFiles('#folder', pictures);
+  await first.waitForFunction(() => globalThis.embedded > 100, null, { timeout: 300_000 });
+  await first.close();
+  const page = await first.context().newPage();
+  await withInput(page);
+  await open(page, `${server.address}?search`);
+  await page.setInputFiles('#folder', pictures);
+  await read(page, /is read: \d+ photographs/);
+
+  let hits = 0;
+  for (const { words, path: wanted } of queries) {
+    const mine = await find(page, words);
+    assertSameTen(mine, await search(words), SAME);
+    hits += mine.slice(0, 10).some(({ path: found }) => found === wanted);
+  }
+  await page.evaluate(() => scrollTo(0, 0));
+  await page.screenshot({ path: path.join(work, 'found_by_words.png') });
+  assert.ok(hits >= FOUND * queries.length, `${hits} of ${queries.length} are found`);
+  check();
+});
