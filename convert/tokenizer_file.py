@@ -6,8 +6,9 @@ from pathlib import Path
 from pecore.files import write_text
 from pecore.tokenizer import END, START, ClipTokenizer, from_json
 
-WORDS = rf"{START}|{END}|(?i:'s|'t|'re|'ve|'m|'ll|'d)|\p{{L}}+|\p{{N}}|[^\s\p{{L}}\p{{N}}]+"
-"""open_clip's pattern: what is a word."""
+LONG_S = "\u017f"
+WORDS = rf"{START}|{END}|'[s{LONG_S}]|'t|'re|'ve|'m|'ll|'d|\p{{L}}+|\p{{N}}|[^\s\p{{L}}\p{{N}}]+"
+"""open_clip's pattern of a word, for lower-cased text: its `(?i:`, which some readers lack, takes a long s, too."""
 
 
 @cache

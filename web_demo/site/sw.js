@@ -3,7 +3,7 @@
 
 const CACHE = 'pecore-page';
 const PAGE = [
-  './', 'style.css', 'icon.svg', 'app.js', 'page.js', 'bundle.js', 'camera.js', 'engine.js', 'labels.js', 'picker.js', 'scores.js',
+  './', 'style.css', 'icon.svg', 'app.js', 'page.js', 'bundle.js', 'camera.js', 'engine.js', 'labels.js', 'picker.js', 'scores.js', 'clean.js', 'entities.json',
   'accelerator.js', 'selftest.js', 'runs.js', 'figures.js', 'npz.js', 'preprocess.js', 'worker.js',
   'vendor/litert/litert.js', 'vendor/litert/wasm-utils.js', 'vendor/litert/version.js',
 ];
