@@ -14,7 +14,15 @@ internal fun norm(embedding: FloatArray): Double {
 }
 
 /** The embedding at length 1, as [norm] measures it. */
-internal fun normalised(embedding: FloatArray): FloatArray = norm(embedding).let { norm -> FloatArray(embedding.size) { (embedding[it] / norm).toFloat() } }
+internal fun normalised(embedding: FloatArray): FloatArray =
+    norm(embedding).let { norm ->
+        FloatArray(embedding.size) {
+            (
+                embedding[it] /
+                    norm
+            ).toFloat()
+        }
+    }
 
 /** [a] times as many numbers of [b], from [start] on. Four sums, so that additions need not wait for each other. */
 internal fun dot(a: FloatArray, b: FloatArray, start: Int): Double {

@@ -1,19 +1,19 @@
 package org.pecore.core
 
+import kotlinx.serialization.json.Json
+import kotlinx.serialization.json.jsonObject
+import kotlinx.serialization.json.jsonPrimitive
+
 /**
  * HTML's character references, resolved as Python's `html.unescape` does it (the HTML5 standard's rules for text), and as
  * ftfy's `unescape_html` does it.
  */
 internal object HtmlEntities {
-    /** Names, most with their semicolon, and what they stand for. */
+    /** Names, most with their semicolon, and what they stand for: the file is the web page's. */
     private val named: Map<String, String> by lazy {
-        val file = checkNotNull(HtmlEntities::class.java.getResourceAsStream("entities.txt")) { "entities.txt is not on the class path" }
-        file.bufferedReader().useLines { lines ->
-            lines.filter { !it.startsWith("#") }.associate { line ->
-                val words = line.split(' ')
-                words[0] to words.drop(1).joinToString("") { codePoint(it.toInt(16)) }
-            }
-        }
+        val file = checkNotNull(HtmlEntities::class.java.getResourceAsStream("entities.json")) { "entities.json is not in the app" }
+        val json = file.use { it.readBytes().toString(Charsets.UTF_8) }
+        Json.parseToJsonElement(json).jsonObject.mapValues { it.value.jsonPrimitive.content }
     }
 
     /** Entities in capitals that HTML itself lacks: `EACUTE;` for É, but not `LT;`, which it has. */

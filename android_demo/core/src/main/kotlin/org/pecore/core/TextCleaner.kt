@@ -9,8 +9,7 @@ import java.util.Locale
  *
  * Of ftfy's repairs all but one: text that was decoded in a wrong encoding (`cafÃ©`) stays as it is. No keyboard types it.
  */
-internal fun clean(text: String): String =
-    lowered(collapse(HtmlEntities.unescape(HtmlEntities.unescape(repair(text)))))
+internal fun clean(text: String): String = lowered(collapse(HtmlEntities.unescape(HtmlEntities.unescape(repair(text)))))
 
 /** ftfy's `fix_text`, line by line: after a line with a `<` nothing is taken for an HTML reference. */
 private fun repair(text: String): String {
@@ -92,25 +91,26 @@ private fun isSpace(char: Char) =
         char in '\u2000'..'\u200A' ||
         char in "\u2028\u2029\u202F\u205F\u3000"
 
-/** Lower case with Unicode's rule for the Greek sigma at a word's end: the JDK has another one, and phones differ. */
+/** Lower case with Unicode's rule for the sigma at a word's end: the JDK has another one, and phones differ. */
 private fun lowered(text: String): String {
     if ('Σ' !in text) return text.lowercase(Locale.ROOT)
     val out = StringBuilder(text)
-    for (i in text.indices) {
-        if (text[i] != 'Σ') continue
+    for (i in text.indices.filter { text[it] == 'Σ' }) {
         var before = i
-        do before = if (before > 0) text.offsetByCodePoints(before, -1) else -1 while (before >= 0 && isCaseIgnorable(text.codePointAt(before)))
+        while (before > 0 && isCaseIgnorable(text.codePointBefore(before))) before = text.offsetByCodePoints(before, -1)
         var after = i + 1
         while (after < text.length && isCaseIgnorable(text.codePointAt(after))) after = text.offsetByCodePoints(after, 1)
-        val final = before >= 0 && isCased(text.codePointAt(before)) && !(after < text.length && isCased(text.codePointAt(after)))
-        out[i] = if (final) 'ς' else 'σ'
+        val begins = before == 0 || !isCased(text.codePointBefore(before))
+        val goesOn = after < text.length && isCased(text.codePointAt(after))
+        out[i] = if (begins || goesOn) 'σ' else 'ς'
     }
     return out.toString().lowercase(Locale.ROOT)
 }
 
 private fun isCased(code: Int) = Character.isUpperCase(code) || Character.isLowerCase(code) || Character.isTitleCase(code)
 
-private fun isCaseIgnorable(code: Int) = Character.getType(code).toByte() in IGNORABLE || code < 0x10000 && code.toChar() in "'.:·\u0387\u055F\u05F4’‘\u2024\u2027"
+private fun isCaseIgnorable(code: Int) =
+    Character.getType(code).toByte() in IGNORABLE || (code < 0x10000 && code.toChar() in "'.:·\u0387\u055F\u05F4’‘\u2024\u2027")
 
 private val IGNORABLE =
     byteArrayOf(

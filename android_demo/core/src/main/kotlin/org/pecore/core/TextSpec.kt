@@ -21,7 +21,9 @@ internal fun readText(folder: File, section: Section, dim: Int, vision: Weights)
     val files = section.section("files")
     val models = models(folder, files)
     if (models.isEmpty() || TOKENIZER !in files.keys) {
-        throw BundleException("the text tower of ${folder.name} lacks a .tflite or a $TOKENIZER: convert it again, `pecore convert --tower text`")
+        throw BundleException(
+            "the text tower of ${folder.name} lacks a .tflite or a $TOKENIZER: convert it again, `pecore convert --tower text`",
+        )
     }
     val input = section.section("input")
     val output = section.section("output")

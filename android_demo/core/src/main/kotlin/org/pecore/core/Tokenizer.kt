@@ -61,7 +61,9 @@ class Tokenizer private constructor(vocabulary: Map<String, Int>, pairs: List<Pa
         }
         val kind = kind(text.codePointAt(from))
         var at = from
-        do at += Character.charCount(text.codePointAt(at)) while (
+        do {
+            at += Character.charCount(text.codePointAt(at))
+        } while (
             kind != Kind.NUMBER && at < text.length && kind(text.codePointAt(at)) == kind
         )
         return at
@@ -140,7 +142,8 @@ class Tokenizer private constructor(vocabulary: Map<String, Int>, pairs: List<Pa
                 throw notClip(name, error)
             }
 
-        private fun notClip(name: String, error: Exception) = BundleException("$name is no CLIP tokenizer (${error.message}): $REINSTALL", error)
+        private fun notClip(name: String, error: Exception) =
+            BundleException("$name is no CLIP tokenizer (${error.message}): $REINSTALL", error)
 
         /** `["a", "b"]`, or `"a b"` of files before tokenizers 0.20. */
         private fun pair(merge: JsonElement): Pair<String, String> {
