@@ -40,7 +40,7 @@ class StorageException(cause: IOException) : Exception("The index can't be writt
  * @param embed a picture's embedding; what it throws goes on to the caller, apart from IllegalArgumentException.
  */
 class Indexer(private val library: PhotoLibrary, private val index: PhotoIndex, private val embed: (Pixels) -> FloatArray) {
-    private var left = ArrayDeque<Photo>()
+    private var waiting = ArrayDeque<Photo>()
     private var pointless = 0
 
     /** Photographs in the library. */
@@ -48,16 +48,19 @@ class Indexer(private val library: PhotoLibrary, private val index: PhotoIndex, 
         private set
 
     /** Of [total], those that are up to date. */
-    val done: Int get() = total - left.size
+    val done: Int get() = total - left
+
+    /** And those that are not. */
+    val left: Int get() = waiting.size
 
     /** Looks at the library: takes out what is gone, and returns whether there is anything to do. */
     fun plan(): Boolean {
         val photos = library.photos()
         val plan = planIndexing(photos, index)
         total = photos.size
-        left = ArrayDeque(plan.embed)
+        waiting = ArrayDeque(plan.embed)
         storing { plan.remove.forEach(index::remove) }
-        return left.isNotEmpty()
+        return waiting.isNotEmpty()
     }
 
     /**
@@ -68,7 +71,7 @@ class Indexer(private val library: PhotoLibrary, private val index: PhotoIndex, 
      * @throws IllegalArgumentException the model gave no embedding for [POINTLESS] photographs in a row.
      */
     fun step(): Boolean {
-        val photo = left.firstOrNull() ?: return finish()
+        val photo = waiting.firstOrNull() ?: return finish()
         val embedding = read(photo.id)?.let { direction(it) }
         storing {
             when {
@@ -76,8 +79,8 @@ class Indexer(private val library: PhotoLibrary, private val index: PhotoIndex, 
                 library.has(photo.id) -> index.putUnreadable(photo)
             }
         }
-        left.removeFirst()
-        return left.isNotEmpty() || finish()
+        waiting.removeFirst()
+        return waiting.isNotEmpty() || finish()
     }
 
     private fun finish(): Boolean {
