@@ -109,7 +109,7 @@ fun Choice(chosen: String, all: List<String>, onChoose: (String) -> Unit) =
 @Composable
 fun LabelSetSwitch(own: Boolean, onChoose: (Boolean) -> Unit) =
     SingleChoiceSegmentedButtonRow(Modifier.fillMaxWidth()) {
-        listOf("The bundle's labels" to false, "Your own" to true).forEachIndexed { i, (name, choice) ->
+        listOf("Bundle" to false, "Your own" to true).forEachIndexed { i, (name, choice) ->
             SegmentedButton(own == choice, { onChoose(choice) }, SegmentedButtonDefaults.itemShape(i, 2), icon = {}) { Text(name) }
         }
     }

@@ -64,8 +64,7 @@ import java.util.Locale
 @Composable
 fun SearchScreen(state: UiState, actions: Actions, thumbnails: Thumbnails) {
     val search = state.search
-    val subtitle = if (search.searchable == 1) "1 photograph can be found" else "${search.searchable} photographs can be found"
-    Scaffold(topBar = { BackBar("Search", subtitle) { actions.show(Screen.CLASSIFY) } }) { space ->
+    Scaffold(topBar = { BackBar("Search", "${search.searchable} in the index") { actions.show(Screen.CLASSIFY) } }) { space ->
         LazyVerticalGrid(
             GridCells.Adaptive(104.dp),
             Modifier.padding(space).consumeWindowInsets(space).imePadding().fillMaxSize(),
@@ -95,7 +94,7 @@ private fun Question(search: SearchState, actions: Actions) {
         { words = it },
         Modifier.fillMaxWidth(),
         enabled = search.missing == null,
-        placeholder = { Text("What does the photograph show?") },
+        placeholder = { Text("Describe the photo") },
         leadingIcon = { Icon(Icons.search, null) },
         trailingIcon = { IconButton(actions::pickExample) { Icon(Icons.photo, "Search with a picture") } },
         singleLine = true,

@@ -197,7 +197,9 @@ class DemoControllerTest {
         controller.addLabel("rocket")
         assertEquals(listOf("dog", "rocket"), controller.state.labels)
         assertEquals("rocket", controller.state.top.first().label)
-        assertEquals("rocket", controller().apply { resume() }.state.own.names.last())
+        val restarted = controller().apply { resume() }
+        assertEquals("rocket", restarted.state.own.names.last())
+        restarted.close()
         controller.setLabels(listOf(1), false)
         assertEquals(listOf("dog"), controller.state.top.map { it.label })
         controller.setTemplate("no place for it")

@@ -142,7 +142,7 @@ class ScreensTest {
         draw("search_large_text", searching, null, fontScale = 2f)
         val none = draw("search_none", searching { copy(hits = emptyList()) }, null)
         val grey = 0xFFE4E9E7.toInt()
-        assertEquals(0, count(none, grey))
+        assertTrue(count(none, grey) < 1000, "without a grid only the edges of letters are")
         // The one that is gone keeps its place; the others are covered by their pictures.
         assertTrue(count(found, grey) in 10_000..60_000, "${count(found, grey)}")
         val done = draw("search_done", searching { copy(indexing = Indexing.Idle(0)) }, null)
@@ -273,6 +273,7 @@ class ScreensTest {
             val sheets =
                 mapOf(
                     "android_main" to listOf("photo_light", "gpu_refused_dark", "labels"),
+                    "android_search" to listOf("search", "search_dark", "labels_own"),
                     "android_checks" to listOf("self_test_failed", "no_bundle"),
                 )
             sheets.forEach { (sheet, names) ->
@@ -307,6 +308,7 @@ class ScreensTest {
             ImageComposeScene(width, height, Density(2f, fontScale)) {
                 MaterialTheme(typography = typography) { DemoTheme(dark, content) }
             }.use { scene ->
+                scene.render() // what is read when the screen is there is drawn the second time
                 val image = scene.render()
                 File(folder, "$name.png").writeBytes(image.encodeToData(EncodedImageFormat.PNG)!!.bytes)
                 Bitmap.makeFromImage(image)
