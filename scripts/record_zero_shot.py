@@ -1,11 +1,11 @@
 """Record a bundle's zero-shot classification, for the implementations to replay: same outputs in, same top-1 out.
 
-    python scripts/record_zero_shot.py tests/vectors/zero_shot/NAME BUNDLE PICTURES
+    python scripts/record_zero_shot.py tests/zero_shot/NAME BUNDLE PICTURES
 
-PICTURES has a folder for every label. What is written: `recording.json` (labels, template, the prompts' ids, and for every
-picture its label and Python's top-1), `prompts.f32` and `images.f32` (what the towers answered, a float32 row each), and
-`tokenizer.json`, cut down to the prompts. Without arguments it writes the made-up one beside the vectors: T16's text tower
-with one block and synthetic weights, and pictures' rows that are labels' rows with noise.
+PICTURES has a folder for every label. What is written: `recording.json` (labels, template, the prompts' ids, and for
+every picture its label and Python's top-1), `prompts.f32` and `images.f32` (what the towers answered, a float32 row
+each), and `tokenizer.json`, cut down to the prompts. Without arguments it writes `tests/zero_shot/made_up`: T16's text
+tower with one block and synthetic weights, and pictures' rows that are labels' rows with noise.
 """
 
 import json
@@ -25,12 +25,12 @@ from pecore.image_files import find_images
 from pecore.text import open_text_encoder
 
 TEMPLATE = "a photo of a {}"
-MADE_UP = Path(__file__).parents[1] / "tests" / "vectors" / "zero_shot" / "made_up"
+MADE_UP = Path(__file__).parents[1] / "tests" / "zero_shot" / "made_up"
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What the towers answered: `prompts` `[labels, dim]` and `images` `[n, dim]` float32, not normalised; `truth` `[n]`
+    """What the towers answered: `prompts` `[labels, dim]` and `images` `[n, dim]` float32, as they came; `truth` `[n]`
     is the label of each picture."""
 
     of: str
@@ -68,7 +68,8 @@ def made_up() -> Recording:
     rng = np.random.default_rng(0)
     truth = np.arange(40) % len(labels)
     rows = prompts - prompts.mean(axis=0)
-    noise = rng.normal(size=(len(truth), rows.shape[1])) * 2 * np.linalg.norm(rows, axis=1).mean() / rows.shape[1] ** 0.5
+    loudness = 2 * np.linalg.norm(rows, axis=1).mean() / rows.shape[1] ** 0.5
+    noise = rng.normal(size=(len(truth), rows.shape[1])) * loudness
     images = (rows[truth] + noise).astype(np.float32)
     return Recording("synthetic weights, made-up pictures", labels, prompts, images, truth.tolist(), text.logit_scale)
 

@@ -59,14 +59,15 @@ class SearchController(
         worker.execute {
             val asked = settings[ASKED] != null
             update { copy(access = accessNotice(phone.access(), asked), whileCharging = settings[CHARGING] != "no") }
+            val missing = problem { it.bundle.requireText() }?.sentence
+            update { copy(missing = missing) }
             if (run == null) show()
         }
 
     private fun look(model: LoadedBundle) {
         val now = open(model)
         val left = if (phone.access() != PhotoAccess.NONE && now.indexer.plan()) now.indexer.left else 0
-        val missing = problem { it.bundle.requireText() }?.sentence
-        update { copy(indexing = Indexing.Idle(left), searchable = now.index.searchable, missing = missing) }
+        update { copy(indexing = Indexing.Idle(left), searchable = now.index.searchable) }
     }
 
     /** A person was asked for the permission; what was answered, the phone knows. */

@@ -37,10 +37,10 @@ fun pause(now: PhoneCondition, byRequest: Boolean, before: Pause? = null): Pause
         now.freeBytes < FREE_BYTES -> Pause.STORAGE
         now.celsius >= (if (warm) CELSIUS_AGAIN else CELSIUS_HOT) -> Pause.HOT
         now.thermal != null && now.thermal >= (if (warm) THERMAL_AGAIN else THERMAL_HOT) -> Pause.HOT
+        byRequest && now.minutes >= MINUTES -> Pause.TIME
         now.charging -> null
         !byRequest -> Pause.UNPLUGGED
         now.battery < low -> Pause.BATTERY
-        now.minutes >= MINUTES -> Pause.TIME
         else -> null
     }
 }

@@ -28,6 +28,7 @@ class PausePolicyTest {
                 Triple(fine.copy(thermal = null), false to Pause.HOT, null),
                 Triple(fine.copy(freeBytes = 1000), false to null, Pause.STORAGE),
                 Triple(unplugged.copy(minutes = 330), true to null, Pause.TIME),
+                Triple(fine.copy(minutes = 330), true to null, Pause.TIME),
                 Triple(fine.copy(minutes = 330), false to null, null),
                 Triple(fine, true to Pause.ASKED, Pause.ASKED),
             )

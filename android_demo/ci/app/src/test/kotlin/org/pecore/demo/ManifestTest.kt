@@ -28,6 +28,7 @@ class ManifestTest {
                 "FOREGROUND_SERVICE",
                 "FOREGROUND_SERVICE_DATA_SYNC",
                 "RECEIVE_BOOT_COMPLETED",
+                "WAKE_LOCK",
             ),
             permissions.toSet(),
         )

@@ -316,6 +316,8 @@ class SearchControllerTest {
         install { it }
         library(3)
         val app = Process().apply { index() }
+        app.search.refresh()
+        app.work()
         assertContains(app.state.missing!!, "pecore convert --size T16 --tower text")
         app.search.search("cat")
         app.work()

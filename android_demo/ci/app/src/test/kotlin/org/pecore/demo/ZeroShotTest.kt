@@ -23,7 +23,7 @@ import kotlin.test.assertIs
 
 /**
  * What two towers answered in Python (`scripts/record_zero_shot.py`), replayed by the fake runtime: typed labels, tokens,
- * embeddings and ranking have to lead to Python's top-1. Every folder in tests/vectors/zero_shot is a recording.
+ * embeddings and ranking have to lead to Python's top-1. Every folder in tests/zero_shot is a recording.
  */
 class ZeroShotTest {
     @TempDir
@@ -31,7 +31,7 @@ class ZeroShotTest {
 
     @TestFactory
     fun `top-1 is Python's`(): List<DynamicTest> =
-        Vectors.file("zero_shot").listFiles()!!.sorted().map { dynamicTest(it.name) { replay("zero_shot/${it.name}") } }
+        Vectors.file(RECORDINGS).listFiles()!!.sorted().map { dynamicTest(it.name) { replay("$RECORDINGS/${it.name}") } }
 
     private fun replay(name: String) {
         val recording = Vectors.json("$name/recording.json")
@@ -84,4 +84,9 @@ class ZeroShotTest {
     private fun number(input: FloatArray) = input.fold(0) { sum, channel -> 256 * sum + ((channel * 0.5f + 0.5f) * 255).roundToInt() }
 
     private fun rows(numbers: FloatArray, dim: Int) = List(numbers.size / dim) { numbers.copyOfRange(it * dim, (it + 1) * dim) }
+
+    private companion object {
+        /** Beside the vectors. */
+        const val RECORDINGS = "../zero_shot"
+    }
 }
