@@ -12,7 +12,7 @@ die() {
 bundle=${1%/}
 [[ -f $bundle/manifest.json ]] || die "$bundle has no manifest.json: name the folder that pecore convert wrote"
 
-# The files that the app reads, each with its sha256: the vision files, the labels' and the self-test's reference.
+# The files that the app reads, each with its sha256: the vision files, the labels', the text tower's and the self-test's reference.
 if ! listed=$(python3 - "$bundle" <<'PYTHON'
 import hashlib, json, pathlib, re, sys
 
@@ -26,9 +26,12 @@ def fail(sentence):
 try:
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     wanted = {name: entry["sha256"] for name, entry in manifest["files"].items()}
-    if "labels" not in manifest:
-        fail(f"{folder} has no labels: pecore labels --size {manifest['variant']['size']} --labels imagenet --out {folder}")
-    wanted |= {name: entry["sha256"] for name, entry in manifest["labels"]["files"].items()}
+    if "labels" not in manifest and "text" not in manifest:
+        size = manifest["variant"]["size"]
+        fail(f"{folder} has neither labels (pecore labels --size {size} --labels imagenet --out {folder}) nor a text tower "
+             f"(pecore convert --size {size} --tower text)")
+    for section in ("labels", "text"):
+        wanted |= {name: entry["sha256"] for name, entry in manifest.get(section, {}).get("files", {}).items()}
     if reference := manifest.get("self_test", {}).get("reference"):
         wanted[reference["name"]] = reference["sha256"]
 except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -12,5 +12,7 @@ class ActivityResultContracts private constructor() {
         object ImageOnly : VisualMediaType
     }
 
+    class RequestMultiplePermissions : ActivityResultContract<Array<String>, Map<String, Boolean>>()
+
     class RequestPermission : ActivityResultContract<String, Boolean>()
 }

@@ -7,11 +7,13 @@ import org.pecore.core.Classifier
 import org.pecore.core.DeviceGate
 import org.pecore.core.DeviceReport
 import org.pecore.core.Latencies
-import org.pecore.core.ModelFile
-import org.pecore.core.Preprocessor
+import org.pecore.core.ListedFile
+import org.pecore.core.OwnLabels
+import org.pecore.core.Pixels
+import org.pecore.core.embed
 import org.pecore.demo.model.Compute
 import org.pecore.demo.model.EncoderException
-import org.pecore.demo.model.ImageEncoder
+import org.pecore.demo.model.LoadedBundle
 import org.pecore.demo.model.SelfTest
 import org.pecore.demo.model.openEncoder
 import java.io.File
@@ -34,7 +36,7 @@ interface Settings {
  * What the app does, without Android.
  *
  * [worker] is one thread: it alone touches models, buffers and files. Everything else may be called from anywhere and
- * returns at once; [render] gets each new state, in order, on the thread that changed it.
+ * returns at once; what has changed is in [store].
  *
  * @param folder of bundles; null where the phone's storage is not there.
  * @param device what the phone says of itself: `name`, `system`, ...
@@ -44,12 +46,10 @@ class DemoController(
     private val settings: Settings,
     private val device: Map<String, String>,
     private val worker: Executor,
+    private val store: StateStore,
     private val nanos: () -> Long = System::nanoTime,
-    private val render: (UiState) -> Unit,
 ) : ModelActions {
-    @Volatile
-    var state = UiState()
-        private set
+    val state: UiState get() = store.state
 
     /** The last self-test's report, to be shared. */
     @Volatile
@@ -63,17 +63,24 @@ class DemoController(
     private var closing = false
 
     // The worker's own.
-    private var loaded: Loaded? = null
+    private var loaded: LoadedBundle? = null
+    private var classifier: Classifier? = null
     private var photo: Pixels? = null
     private var embedding: FloatArray? = null
     private val latencies = Latencies()
 
-    private class Pixels(val argb: IntArray, val width: Int, val height: Int)
-
-    private class Loaded(val bundle: Bundle, val classifier: Classifier, val preprocessor: Preprocessor, val encoder: ImageEncoder)
-
     /** Brings the model up, unless it is: at the start, and when the app comes back to the screen. */
-    fun resume() = worker.execute { if (loaded == null) load() else latencies.reset() }
+    fun resume() {
+        closing = false
+        worker.execute { if (loaded == null) load() else latencies.reset() }
+    }
+
+    /** The bundle that is loaded; loads it where it is not; null where none can be. On the worker alone. */
+    fun loaded(): LoadedBundle? {
+        closing = false
+        if (loaded == null) load()
+        return loaded
+    }
 
     /** Gives the model's memory back; [resume] loads it again. */
     fun release() = worker.execute { unload() }
@@ -95,12 +102,12 @@ class DemoController(
         }
 
     /** A picked photo: opaque or not, upright; kept, so that another model can classify it as well. */
-    fun photo(argb: IntArray, width: Int, height: Int) {
+    fun photo(pixels: Pixels) {
         update { copy(input = Input.PHOTO, inputProblem = null) }
         worker.execute {
-            photo = Pixels(argb, width, height)
+            photo = pixels
             latencies.reset()
-            loaded?.let { if (state.input == Input.PHOTO) classify(it, argb, width, height) }
+            loaded?.let { if (state.input == Input.PHOTO) classify(it, pixels) }
         }
     }
 
@@ -109,7 +116,7 @@ class DemoController(
         if (state.input != Input.CAMERA || state.model !is ModelState.Ready || !busy.compareAndSet(false, true)) return false
         worker.execute {
             try {
-                loaded?.let { if (state.input == Input.CAMERA) classify(it, argb, width, height) }
+                loaded?.let { if (state.input == Input.CAMERA) classify(it, Pixels(argb, width, height)) }
             } finally {
                 busy.set(false)
             }
@@ -154,10 +161,52 @@ class DemoController(
         worker.execute {
             val now = state
             if (now.labels.isEmpty()) return@execute
-            now.bundle?.let { settings["off $it"] = now.labelsOff.joinToString("\n") { i -> now.labels[i] } }
-            loaded?.let(::rank)
+            settings[offKey(now)] = now.labelsOff.joinToString("\n") { i -> now.labels[i] }
+            rank()
         }
     }
+
+    override fun chooseLabels(own: Boolean) = relabel("own labels chosen", if (own) "yes" else "no")
+
+    override fun addLabel(name: String) = relabel(OWN, state.own.add(name).format())
+
+    override fun removeLabel(name: String) = relabel(OWN, state.own.remove(name).format())
+
+    override fun setTemplate(template: String) = relabel(OWN, state.own.copy(template = template).format())
+
+    private fun relabel(key: String, value: String) =
+        worker.execute {
+            settings["$key ${state.bundle}"] = value
+            loaded?.let(::label)
+            rank()
+        }
+
+    /** Takes up the labels that were chosen: the bundle's, or a person's own, which the text tower embeds. */
+    private fun label(model: LoadedBundle) {
+        val bundle = model.bundle
+        val own = settings["$OWN ${state.bundle}"]?.let(OwnLabels::parse) ?: OwnLabels()
+        val wanted = bundle.labels == null || settings["own labels chosen ${state.bundle}"] == "yes"
+        var problem: String? = null
+        val labels =
+            if (wanted) {
+                orSentence({ null.also { _ -> problem = it } }) {
+                    own.problem?.let { throw BundleException(it) }
+                    update { copy(labelsBusy = own.names.isNotEmpty()) }
+                    bundle.embed(own, model.words)
+                }
+            } else {
+                bundle.labels
+            }
+        classifier = labels?.let(::Classifier)
+        update {
+            copy(own = own, ownChosen = wanted, bundleLabels = bundle.labels != null, labelsBusy = false, labelsProblem = problem)
+                .copy(labels = labels?.names ?: if (wanted) own.names else emptyList())
+        }
+        val off = settings[offKey(state)]?.split("\n").orEmpty().toSet()
+        update { copy(labelsOff = this.labels.indices.filter { this.labels[it] in off }.toSet()) }
+    }
+
+    private fun offKey(now: UiState) = (if (now.ownChosen) "off own " else "off ") + now.bundle
 
     override fun runSelfTest() =
         worker.execute {
@@ -184,7 +233,7 @@ class DemoController(
         update { copy(selfTest = SelfTestState.Running(what)) }
     }
 
-    /** Closes the model, and ends a self-test at its next step; nothing is done afterwards. */
+    /** Closes the model, and ends a self-test at its next step; nothing is loaded before the next [resume]. */
     fun close() {
         closing = true
         worker.execute { unload() }
@@ -199,7 +248,7 @@ class DemoController(
         val wanted = Compute.entries.firstOrNull { it.name == settings["compute"] } ?: Compute.GPU_FP16
         update {
             copy(bundles = bundles, bundle = name, files = emptyList(), file = null, wanted = wanted, top = emptyList(), timing = null)
-                .copy(labels = emptyList(), labelsOff = emptySet(), synthetic = false)
+                .copy(labels = emptyList(), labelsOff = emptySet(), labelsProblem = null, synthetic = false)
                 .copy(selfTest = if (name == bundle) selfTest else SelfTestState.Idle)
         }
         if (name == null) return update { copy(model = ModelState.NoBundle(INSTALL)) }
@@ -207,54 +256,55 @@ class DemoController(
         val model = orSentence({ ModelState.Failed(it) }) { open(wanted) }
         update { copy(model = model) }
         val (now, kept) = loaded to photo
-        if (now != null && kept != null) classify(now, kept.argb, kept.width, kept.height)
+        if (now != null && kept != null) classify(now, kept)
     }
 
     private fun open(wanted: Compute): ModelState {
         val bundle = Bundle.open(chosenFolder())
-        val labels =
-            bundle.labels ?: throw BundleException("${bundle.name} has no labels: make some with `pecore labels` and install it again")
-        val file = settings["file"]?.let(bundle::model) ?: bundle.models.first()
-        val off = settings["off ${state.bundle}"]?.split("\n").orEmpty().toSet()
-        update {
-            copy(files = bundle.models.map { it.name }, file = file.name, synthetic = bundle.weights.synthetic, labels = labels.names)
-                .copy(labelsOff = labels.names.indices.filter { labels.names[it] in off }.toSet())
+        if (bundle.labels == null && bundle.text == null) {
+            throw BundleException("${bundle.name} has no labels: make some with `pecore labels` and install it again")
         }
+        val file = settings["file"]?.let(bundle::model) ?: bundle.models.first()
+        update { copy(files = bundle.models.map { it.name }, file = file.name, synthetic = bundle.weights.synthetic) }
         verifyOnce(file)
         update { copy(model = ModelState.Loading("Loading ${file.name} for the ${wanted.title}; the first time takes longest")) }
         val opened = openEncoder(bundle, file, wanted)
-        loaded = Loaded(bundle, Classifier(labels), Preprocessor(bundle.input), opened.encoder)
+        val model = LoadedBundle(bundle, opened.encoder, ::verifyOnce).also { loaded = it }
+        label(model)
         return ModelState.Ready(opened.encoder.compute, opened.refusal)
     }
 
     /** A model's checksum takes seconds, so it is taken once for every file that has been installed. */
-    private fun verifyOnce(file: ModelFile) {
+    private fun verifyOnce(file: ListedFile) {
         val stamp = "${file.sha256} ${file.file.length()} ${file.file.lastModified()}"
         val key = "verified ${file.file.path}"
         if (settings[key] == stamp) return
+        val before = state.model
         file.verify { share -> update { copy(model = ModelState.Loading("Checking ${file.name}: ${(share * 100).toInt()} %")) } }
+        update { copy(model = before) }
         settings[key] = stamp
     }
 
     private fun chosenFolder(): File = File(folder(), state.bundle ?: throw BundleException("there is no bundle on this phone"))
 
     private fun unload() {
-        loaded?.encoder?.close()
+        loaded?.close()
         loaded = null
+        classifier = null
         latencies.reset()
     }
 
-    private fun classify(model: Loaded, argb: IntArray, width: Int, height: Int) {
+    private fun classify(model: LoadedBundle, pixels: Pixels) {
         val problem =
             try {
-                val input = model.preprocessor.run(argb, width, height)
+                val input = model.prepare(pixels)
                 val start = nanos()
                 embedding = model.encoder.encode(input)
                 val end = nanos()
                 latencies.add(start, end)
                 val perSecond = if (state.input == Input.CAMERA) latencies.perSecond(end) else null
                 update { copy(timing = Timing(latencies.last, latencies.median, latencies.recent, perSecond), inputProblem = null) }
-                rank(model)
+                rank()
                 null
             } catch (e: LiteRtException) {
                 "The model stopped on the ${model.encoder.compute.title}: ${e.message}"
@@ -271,11 +321,12 @@ class DemoController(
         }
     }
 
-    private fun rank(model: Loaded) {
+    private fun rank() {
         val vector = embedding ?: return
+        val classifier = classifier ?: return update { copy(top = emptyList()) }
         val off = state.labelsOff
-        val active = BooleanArray(model.classifier.labels.names.size) { it !in off }
-        val top = model.classifier.classify(vector, active = active).map { Guess(it.label, it.probability) }
+        val active = BooleanArray(classifier.labels.names.size) { it !in off }
+        val top = classifier.classify(vector, active = active).map { Guess(it.label, it.probability) }
         update { copy(top = top) }
     }
 
@@ -288,13 +339,10 @@ class DemoController(
             failed(e.message.orEmpty())
         }
 
-    @Synchronized
-    private fun update(change: UiState.() -> UiState) {
-        state = state.change()
-        render(state)
-    }
+    private fun update(change: UiState.() -> UiState) = store.update(change)
 
     private companion object {
+        const val OWN = "own labels"
         const val INSTALL = "android_demo/install_bundle.sh out/pe_core_base_224"
     }
 }

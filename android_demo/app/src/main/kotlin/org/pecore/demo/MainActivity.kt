@@ -10,56 +10,69 @@ import android.graphics.Bitmap
 import android.net.Uri
 import android.os.Build
 import android.os.Bundle
+import android.provider.Settings
 import androidx.activity.ComponentActivity
 import androidx.activity.compose.BackHandler
 import androidx.activity.compose.setContent
 import androidx.activity.enableEdgeToEdge
 import androidx.activity.result.PickVisualMediaRequest
 import androidx.activity.result.contract.ActivityResultContracts.PickVisualMedia
+import androidx.activity.result.contract.ActivityResultContracts.RequestMultiplePermissions
 import androidx.activity.result.contract.ActivityResultContracts.RequestPermission
 import androidx.compose.runtime.getValue
 import androidx.compose.runtime.mutableStateOf
 import androidx.compose.runtime.setValue
 import androidx.compose.ui.graphics.ImageBitmap
 import androidx.compose.ui.graphics.asImageBitmap
+import org.pecore.core.PhotoAccess
+import org.pecore.core.Pixels
+import org.pecore.core.photoPermissions
 import org.pecore.demo.camera.CameraSource
+import org.pecore.demo.photos.IndexingService
+import org.pecore.demo.photos.MediaLibrary
+import org.pecore.demo.photos.MediaThumbnails
+import org.pecore.demo.photos.PhotoReader
+import org.pecore.demo.photos.pixels
 import org.pecore.demo.ui.DemoScreen
 import org.pecore.demo.ui.DemoTheme
 import java.io.File
 import java.io.IOException
-import java.util.concurrent.LinkedBlockingQueue
-import java.util.concurrent.ThreadPoolExecutor
-import java.util.concurrent.TimeUnit
 
-/** The only Android component: hands photos, frames and taps to [DemoController], and draws what it says. */
+/** Hands photos, frames and taps to the controllers, and draws what they say. */
 class MainActivity : ComponentActivity() {
-    private var state by mutableStateOf(UiState())
+    private val app get() = application as DemoApp
+    private val state get() = app.state
+    private val controller get() = app.controller
     private var picture by mutableStateOf<ImageBitmap?>(null)
-
-    /** What comes after the end (a photo that was still being read) is dropped. */
-    private val worker =
-        ThreadPoolExecutor(1, 1, 0, TimeUnit.SECONDS, LinkedBlockingQueue(), { Thread(it, "model") }, ThreadPoolExecutor.DiscardPolicy())
-    private lateinit var controller: DemoController
     private var camera: CameraSource? = null
     private val previews = arrayOfNulls<Bitmap>(3)
     private var nextPreview = 0
 
     private val photoPicker = registerForActivityResult(PickVisualMedia()) { uri -> if (uri != null) readPhoto(uri) }
+    private val examplePicker = registerForActivityResult(PickVisualMedia()) { uri -> if (uri != null) readExample(uri) }
     private val cameraPermission =
         registerForActivityResult(RequestPermission()) { granted ->
             if (granted) controller.cameraStarted() else controller.cameraStopped(NO_PERMISSION)
             if (granted) openCamera()
         }
+    private val photoPermissions =
+        registerForActivityResult(RequestMultiplePermissions()) {
+            app.search.wasAsked()
+            if (app.phone.access() != PhotoAccess.NONE) app.indexWhileCharging(state.search.whileCharging)
+        }
+
+    /** Without it the indexing goes on all the same, unseen. */
+    private val notificationPermission = registerForActivityResult(RequestPermission()) { startIndexing() }
 
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
         enableEdgeToEdge()
-        controller = DemoController({ getExternalFilesDir("bundles") }, settings(), device(), worker) { state = it }
         val actions = Taps()
+        val thumbnails = MediaThumbnails(app.phone.library)
         setContent {
             DemoTheme {
-                BackHandler(state.screen != Screen.CLASSIFY) { controller.show(Screen.CLASSIFY) }
-                DemoScreen(state, picture, actions)
+                BackHandler(state.screen != Screen.CLASSIFY) { actions.show(Screen.CLASSIFY) }
+                DemoScreen(state, picture, actions, thumbnails)
             }
         }
     }
@@ -73,6 +86,7 @@ class MainActivity : ComponentActivity() {
     override fun onStart() {
         super.onStart()
         controller.resume()
+        app.search.refresh()
         if (state.input == Input.CAMERA) openCamera()
     }
 
@@ -83,34 +97,41 @@ class MainActivity : ComponentActivity() {
 
     override fun onTrimMemory(level: Int) {
         super.onTrimMemory(level)
-        if (level >= TRIM_MEMORY_BACKGROUND) controller.release()
+        if (level >= TRIM_MEMORY_BACKGROUND) app.rest(close = false)
     }
 
     override fun onDestroy() {
-        controller.close()
-        worker.shutdown()
+        app.rest(close = true)
         super.onDestroy()
     }
 
     private fun readPhoto(uri: Uri) {
         closeCamera()
         controller.cameraStopped()
-        worker.execute {
+        read(uri) { bitmap, pixels ->
+            // A camera that was started since is the later wish.
+            if (state.input != Input.CAMERA) {
+                picture = bitmap.asImageBitmap()
+                controller.photo(pixels)
+            }
+        }
+    }
+
+    private fun readExample(uri: Uri) = read(uri) { _, pixels -> app.search.searchPicture(pixels) }
+
+    private fun read(uri: Uri, use: (Bitmap, Pixels) -> Unit) =
+        app.worker.execute {
             try {
                 val bitmap = PhotoReader(contentResolver).read(uri)
-                val argb = IntArray(bitmap.width * bitmap.height)
-                bitmap.getPixels(argb, 0, bitmap.width, 0, 0, bitmap.width, bitmap.height)
-                runOnUiThread {
-                    // A camera that was started since is the later wish.
-                    if (state.input != Input.CAMERA) {
-                        picture = bitmap.asImageBitmap()
-                        controller.photo(argb, bitmap.width, bitmap.height)
-                    }
-                }
+                val pixels = bitmap.pixels()
+                runOnUiThread { use(bitmap, pixels) }
             } catch (e: IOException) {
                 controller.photoFailed(e.message ?: "That photo can't be read.")
             }
         }
+
+    private fun startIndexing() {
+        startForegroundService(Intent(this, IndexingService::class.java))
     }
 
     /** The permission may have been taken back while the app was away. */
@@ -141,7 +162,34 @@ class MainActivity : ComponentActivity() {
 
     private inner class Taps :
         Actions,
-        ModelActions by controller {
+        ModelActions by controller,
+        SearchActions by app.search {
+        override fun show(screen: Screen) {
+            controller.show(screen)
+            if (screen == Screen.SEARCH) app.search.refresh()
+        }
+
+        override fun pickExample() = examplePicker.launch(PickVisualMediaRequest(PickVisualMedia.ImageOnly))
+
+        override fun askForPhotos() = photoPermissions.launch(photoPermissions(Build.VERSION.SDK_INT).toTypedArray())
+
+        override fun openSettings() =
+            startActivity(Intent(Settings.ACTION_APPLICATION_DETAILS_SETTINGS, Uri.fromParts("package", packageName, null)))
+
+        override fun indexNow() =
+            if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.TIRAMISU) {
+                notificationPermission.launch(Manifest.permission.POST_NOTIFICATIONS)
+            } else {
+                startIndexing()
+            }
+
+        override fun indexWhileCharging(on: Boolean) = app.indexWhileCharging(on)
+
+        override fun open(id: Long) {
+            val view = Intent(Intent.ACTION_VIEW, MediaLibrary.uri(id)).addFlags(Intent.FLAG_GRANT_READ_URI_PERMISSION)
+            startActivity(Intent.createChooser(view, null))
+        }
+
         override fun pickPhoto() = photoPicker.launch(PickVisualMediaRequest(PickVisualMedia.ImageOnly))
 
         override fun startCamera() = cameraPermission.launch(Manifest.permission.CAMERA)
@@ -172,24 +220,6 @@ class MainActivity : ComponentActivity() {
         override fun copy(text: String) =
             getSystemService(ClipboardManager::class.java).setPrimaryClip(ClipData.newPlainText("command", text))
     }
-
-    private fun settings(): Settings {
-        val preferences = getSharedPreferences("demo", MODE_PRIVATE)
-        return object : Settings {
-            override fun get(key: String) = preferences.getString(key, null)
-
-            override fun set(key: String, value: String) = preferences.edit().putString(key, value).apply()
-        }
-    }
-
-    private fun device(): Map<String, String> =
-        mapOf(
-            "name" to "${Build.MANUFACTURER} ${Build.MODEL}",
-            "system" to "Android ${Build.VERSION.RELEASE} (API ${Build.VERSION.SDK_INT})",
-            "hardware" to Build.HARDWARE,
-            "soc" to if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.S) "${Build.SOC_MANUFACTURER} ${Build.SOC_MODEL}" else "",
-            "build" to Build.FINGERPRINT,
-        )
 
     private companion object {
         const val NO_PERMISSION = "The camera permission is off: tap Camera again, or allow it in the phone's settings."

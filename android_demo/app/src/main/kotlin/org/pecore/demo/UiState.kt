@@ -1,8 +1,13 @@
 package org.pecore.demo
 
+import org.pecore.core.OwnLabels
 import org.pecore.demo.model.Compute
 
-/** All that is on screen, apart from the picture itself. Immutable: [DemoController] makes a new one for every change. */
+/**
+ * All that is on screen, apart from the picture itself. Immutable: a controller makes a new one for every change.
+ *
+ * [labels] are those that compete: the bundle's, where it has some ([bundleLabels]), or, with [ownChosen], a person's [own].
+ */
 data class UiState(
     val screen: Screen = Screen.CLASSIFY,
     val bundles: List<String> = emptyList(),
@@ -18,12 +23,18 @@ data class UiState(
     val timing: Timing? = null,
     val labels: List<String> = emptyList(),
     val labelsOff: Set<Int> = emptySet(),
+    val bundleLabels: Boolean = true,
+    val own: OwnLabels = OwnLabels(),
+    val ownChosen: Boolean = false,
+    val labelsBusy: Boolean = false,
+    val labelsProblem: String? = null,
+    val search: SearchState = SearchState(),
     val selfTest: SelfTestState = SelfTestState.Idle,
 ) {
     val labelsOn: Int get() = labels.size - labelsOff.size
 }
 
-enum class Screen { CLASSIFY, LABELS, SELF_TEST }
+enum class Screen { CLASSIFY, SEARCH, LABELS, SELF_TEST }
 
 enum class Input { NONE, PHOTO, CAMERA }
 
@@ -79,12 +90,36 @@ interface ModelActions {
 
     fun setLabels(indices: Collection<Int>, on: Boolean)
 
+    fun chooseLabels(own: Boolean)
+
+    fun addLabel(name: String)
+
+    fun removeLabel(name: String)
+
+    fun setTemplate(template: String)
+
     fun runSelfTest()
 }
 
 /** And what needs the phone. */
-interface Actions : ModelActions {
+interface Actions :
+    ModelActions,
+    SearchActions {
     fun pickPhoto()
+
+    /** A picture to search with. */
+    fun pickExample()
+
+    fun askForPhotos()
+
+    fun openSettings()
+
+    fun indexNow()
+
+    fun indexWhileCharging(on: Boolean)
+
+    /** Shows a photograph in the phone's own gallery. */
+    fun open(id: Long)
 
     fun startCamera()
 

@@ -11,6 +11,12 @@ class TensorBuffer internal constructor(name: String, private val length: Int?) 
     }
 
     @Throws(LiteRtException::class)
+    fun writeInt(data: IntArray) {
+        use("write")
+        content = FloatArray(data.size) { data[it].toFloat() }
+    }
+
+    @Throws(LiteRtException::class)
     fun readFloat(): FloatArray {
         use("read")
         return content.copyOf()

@@ -18,7 +18,7 @@ data class InputSpec(val name: String, val size: Int, val layout: Layout, val ra
     val length: Int get() = 3 * size * size
 }
 
-/** A `.tflite` of the vision tower; [precision] of its weights: `fp16`, `fp32`, `int8`, or one that this app does not know. */
+/** A `.tflite` of a tower; [precision] of its weights: `fp16`, `fp32`, `int8`, or one that this app does not know. */
 class ModelFile internal constructor(listed: ListedFile, val precision: String) : ListedFile(listed.file, listed.bytes, listed.sha256)
 
 /** A verdict of the conversion's gates, in the manifest's words. */
@@ -31,8 +31,8 @@ class SelfTestSpec internal constructor(val reference: ListedFile, val threshold
  * A folder that `pecore convert` wrote, as docs/artefacts.md describes it.
  *
  * [size] is the variant's (`B16`). [models] are those in the folder, the preferred one first; [absent] are the names of
- * those that the manifest lists and the folder lacks. [labels] is null where none were made, [selfTest] where the
- * converter was older.
+ * those that the manifest lists and the folder lacks. [labels] and [text] are null where none were made, [selfTest] where
+ * the converter was older.
  */
 class Bundle private constructor(
     val folder: File,
@@ -45,9 +45,13 @@ class Bundle private constructor(
     val embeddingDim: Int,
     val weights: Weights,
     val labels: Labels?,
+    val text: TextSpec?,
     val selfTest: SelfTestSpec?,
     val gates: List<GateVerdict>,
 ) {
+    /** What tells which embeddings this bundle's may be compared with. */
+    val space: String get() = "$size ${weights.fingerprint ?: weights.source}"
+
     /** The model called [name], or null. */
     fun model(name: String): ModelFile? = models.firstOrNull { it.name == name }
 
@@ -83,6 +87,7 @@ class Bundle private constructor(
                 dim,
                 weights,
                 labels,
+                manifest.sectionOrNull("text")?.let { readText(folder, it, dim, weights) },
                 manifest.sectionOrNull("self_test")?.let { selfTest(folder, it) },
                 manifest.sections("gates").map(::gate),
             )
@@ -92,7 +97,7 @@ class Bundle private constructor(
 
 private val PREFERRED = listOf("fp16", "fp32", "int8")
 
-private fun models(folder: File, files: Section): List<ModelFile> =
+internal fun models(folder: File, files: Section): List<ModelFile> =
     files.keys
         .filter { it.endsWith(".tflite") }
         .map { name -> files.section(name).let { ModelFile(listedFile(folder, name, it), it.text("precision")) } }

@@ -1,7 +1,6 @@
 package org.pecore.core
 
 import kotlin.math.exp
-import kotlin.math.sqrt
 
 /** A label for an image: [index] in [Labels.names]; [probability] is over the labels that were asked about. */
 data class Prediction(val index: Int, val label: String, val cosine: Double, val probability: Double)
@@ -20,8 +19,7 @@ class Classifier(val labels: Labels) {
     fun classify(embedding: FloatArray, top: Int = 5, active: BooleanArray? = null): List<Prediction> {
         require(embedding.size == labels.dim) { "an embedding of ${embedding.size} numbers, where the labels have ${labels.dim}" }
         require(active == null || active.size == cosines.size) { "${active?.size} flags for ${cosines.size} labels" }
-        val norm = sqrt(dot(embedding, embedding, 0))
-        require(norm.isFinite() && norm > 0) { "the model gave an embedding of norm $norm: run the self-test" }
+        val norm = norm(embedding)
         var count = 0
         var largest = Double.NEGATIVE_INFINITY
         for (i in cosines.indices) {
@@ -54,26 +52,4 @@ class Classifier(val labels: Labels) {
         }
         return best
     }
-}
-
-/** [a] times as many numbers of [b], from [start] on. Four sums, so that additions need not wait for each other. */
-private fun dot(a: FloatArray, b: FloatArray, start: Int): Double {
-    var s0 = 0.0
-    var s1 = 0.0
-    var s2 = 0.0
-    var s3 = 0.0
-    val whole = a.size - a.size % 4
-    var i = 0
-    while (i < whole) {
-        s0 += a[i].toDouble() * b[start + i]
-        s1 += a[i + 1].toDouble() * b[start + i + 1]
-        s2 += a[i + 2].toDouble() * b[start + i + 2]
-        s3 += a[i + 3].toDouble() * b[start + i + 3]
-        i += 4
-    }
-    while (i < a.size) {
-        s0 += a[i].toDouble() * b[start + i]
-        i++
-    }
-    return s0 + s1 + s2 + s3
 }

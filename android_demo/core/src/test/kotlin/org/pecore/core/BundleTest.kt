@@ -33,6 +33,31 @@ class BundleTest {
     }
 
     @Test
+    fun `a text tower is read, and has to belong to the vision tower`() {
+        val text = Bundle.open(tiny.withText().write()).requireText()
+        assertEquals(listOf("tiny_text_int8.tflite") to 32, text.models.map { it.name } to text.contextLength)
+        assertEquals(50.0, text.logitScale)
+        assertEquals(49407, IntArray(2).also { Tokenizer.read(text.tokenizer).encode("cat", it) }[1])
+        assertContains(assertThrows<BundleException> { Bundle.open(tiny.write()).requireText() }.message!!, "--size T16 --tower text")
+        val spoilt =
+            mapOf(
+                "\"context_length\": 32" to "\"context_length\": 72",
+                "\"dtype\": \"int32\"" to "\"dtype\": \"int64\"",
+                "\"name\": \"text_embedding\", \"dtype\": \"float32\", \"shape\": [1, 2]" to "\"shape\": [1, 3]",
+                "\"tokenizer.json\": {" to "\"tokenizer.txt\": {",
+            )
+        for ((from, to) in spoilt) {
+            val error = assertThrows<BundleException> { Bundle.open(tiny.withText().write(edit = { it.replace(from, to) })) }
+            assertContains(error.message!!, "--tower text", message = to)
+        }
+        // The labels' weights stay; the text tower's, which come last, do not.
+        val other = { json: String -> json.substringBeforeLast("ab12") + "cd34" + json.substringAfterLast("ab12") }
+        assertContains(assertThrows<BundleException> { Bundle.open(tiny.withText().write(edit = other)) }.message!!, "one checkpoint")
+        tiny.withText().write(spoil = { File(it, "tokenizer.json").appendText(" ") })
+        assertThrows<BundleException> { Tokenizer.read(Bundle.open(folder).requireText().tokenizer) }
+    }
+
+    @Test
     fun `the reference is NumPy's`() {
         val reference = Bundle.open(tiny.write()).reference()
         assertEquals(listOf(listOf(0f, 0.25f, 0.5f), listOf(0.75f, 1f, 1.25f)), reference.inputs.map { it.toList() })

@@ -18,6 +18,9 @@ class TinyBundle(private val folder: File) {
             "reference.npz" to Base64.getDecoder().decode(NUMPY_NPZ),
         )
 
+    /** With a text tower, and the vectors' tokenizer. */
+    fun withText() = put("tiny_text_int8.tflite", ByteArray(150) { 9 }).put("tokenizer.json", Vectors.bytes("text/tokenizer.json"))
+
     /** Another content, which the manifest means. */
     fun put(name: String, data: ByteArray) = apply { files[name] = data }
 
@@ -30,6 +33,21 @@ class TinyBundle(private val folder: File) {
     }
 
     private fun entry(name: String): String = files.getValue(name).let { """"bytes": ${it.size}, "sha256": "${sha256(it)}"""" }
+
+    private fun text() =
+        if ("tokenizer.json" !in files) {
+            ""
+        } else {
+            """
+            ,"text": {"files": {
+              "tiny_text_int8.tflite": {"precision": "int8", ${entry("tiny_text_int8.tflite")}},
+              "tokenizer.json": {${entry("tokenizer.json")}}},
+             "input": {"name": "tokens", "dtype": "int32", "shape": [1, 32]},
+             "output": {"name": "text_embedding", "dtype": "float32", "shape": [1, 2]},
+             "context_length": 32, "logit_scale": 50.0,
+             "weights": {"kind": "open_clip", "source": "tiny.pt", "synthetic": false, "seed": null, "fingerprint": "ab12"}}
+            """
+        }
 
     private fun manifest() =
         """
@@ -46,7 +64,7 @@ class TinyBundle(private val folder: File) {
          "gates": [{"gate": "cpu", "subject": "tiny_fp16.tflite", "backend": "LiteRT CPU", "outcome": "passed", "detail": "fine"}],
          "labels": {"files": {"text_embeddings.bin": {${entry("text_embeddings.bin")}}, "labels.txt": {${entry("labels.txt")}}},
           "n": 3, "dim": 2, "logit_scale": 100.0, "warnings": ["a warning"],
-          "weights": {"kind": "open_clip", "source": "tiny.pt", "synthetic": false, "seed": null, "fingerprint": "ab12"}}}
+          "weights": {"kind": "open_clip", "source": "tiny.pt", "synthetic": false, "seed": null, "fingerprint": "ab12"}}${text()}}
         """.trimIndent()
 
     companion object {

@@ -21,9 +21,11 @@ object Vectors {
                 .map { File(it, "tests/vectors") }
                 .first { File(it, "vectors.json").isFile }
 
-    val index: JsonObject = Json.parseToJsonElement(File(folder, "vectors.json").readText()).jsonObject
+    val index: JsonObject = json("vectors.json")
 
     fun file(name: String) = File(folder, name)
+
+    fun json(name: String): JsonObject = Json.parseToJsonElement(file(name).readText()).jsonObject
 
     fun bytes(name: String): ByteArray = file(name).readBytes()
 

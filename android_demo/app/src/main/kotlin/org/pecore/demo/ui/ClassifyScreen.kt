@@ -112,6 +112,7 @@ private fun Bar(state: UiState, actions: Actions) =
                     MenuEntry("Labels") { actions.show(Screen.LABELS) } +
                     MenuEntry("Self-test") { actions.show(Screen.SELF_TEST) } +
                     MenuEntry("Look for bundles again", act = actions::reload)
+            IconButton({ actions.show(Screen.SEARCH) }) { Icon(Icons.search, "Search your photographs") }
             Menu(entries) { open -> IconButton(open) { Icon(Icons.more, "Menu") } }
         },
     )
@@ -125,8 +126,12 @@ private fun ColumnScope.Answer(state: UiState, model: ModelState.Ready, actions:
     model.refusal?.let { Problem("The GPU refused this model: it runs on the CPU", it) }
     state.inputProblem?.let { Problem("That did not work", it) }
     if (state.synthetic) Notice("Synthetic weights", "This model proves the conversion and classifies nothing.")
-    if (state.labelsOn == 0) {
-        Notice("No label is switched on", "Switch some on under Labels in the menu.")
+    if (state.bundleLabels) LabelSetSwitch(state.ownChosen, actions::chooseLabels)
+    state.labelsProblem?.let { Problem("Your own labels can't be used", it) }
+    if (state.labelsBusy) {
+        Notice("Your own labels", "The text tower is reading them.")
+    } else if (state.labelsOn == 0) {
+        Notice("No label is switched on", "Switch some on, or type your own, under Labels in the menu.")
     } else {
         state.top.forEach { GuessBar(it) }
     }

@@ -17,12 +17,13 @@ import org.pecore.demo.UiState
 
 /** The whole app: a function of what is known and of the [picture] that was classified last (or the camera's newest). */
 @Composable
-fun DemoScreen(state: UiState, picture: ImageBitmap?, actions: Actions) =
+fun DemoScreen(state: UiState, picture: ImageBitmap?, actions: Actions, thumbnails: Thumbnails) =
     Surface(color = MaterialTheme.colorScheme.background) {
         // Landscape: the camera's hole is at the side, and Material's insets are those of the bars alone.
         Box(Modifier.windowInsetsPadding(WindowInsets.displayCutout.only(WindowInsetsSides.Horizontal))) {
             when (state.screen) {
                 Screen.CLASSIFY -> ClassifyScreen(state, picture, actions)
+                Screen.SEARCH -> SearchScreen(state, actions, thumbnails)
                 Screen.LABELS -> LabelsScreen(state, actions)
                 Screen.SELF_TEST -> SelfTestScreen(state, actions)
             }

@@ -7,7 +7,7 @@ import androidx.compose.ui.graphics.vector.ImageVector
 import androidx.compose.ui.graphics.vector.addPathNodes
 import androidx.compose.ui.unit.dp
 
-/** The five icons of the app on Material's 24 dp grid: an icon library for them would be the largest part of the APK. */
+/** The icons of the app on Material's 24 dp grid: an icon library for them would be the largest part of the APK. */
 object Icons {
     val back = icon("back", "M20 11H7.8l5.6-5.6L12 4l-8 8 8 8 1.4-1.4L7.8 13H20z")
     val more = icon("more", "M10.5 4h3v3h-3z M10.5 10.5h3v3h-3z M10.5 17h3v3h-3z")
@@ -18,6 +18,9 @@ object Icons {
             "camera",
             "M9 4L7.2 6H4a2 2 0 0 0 -2 2V18a2 2 0 0 0 2 2H20a2 2 0 0 0 2 -2V8a2 2 0 0 0 -2 -2H16.8L15 4z M12 9a4 4 0 1 1 0 8a4 4 0 1 1 0 -8z",
         )
+    val search =
+        icon("search", "M10 3a7 7 0 1 1 0 14a7 7 0 1 1 0 -14z M10 5a5 5 0 1 0 0 10a5 5 0 1 0 0 -10z M15 16.4L16.4 15 21 19.6 19.6 21z")
+    val remove = icon("remove", "M6.4 5L12 10.6 17.6 5 19 6.4 13.4 12 19 17.6 17.6 19 12 13.4 6.4 19 5 17.6 10.6 12 5 6.4z")
     val stop = icon("stop", "M6 6H18V18H6z")
 
     private fun icon(name: String, path: String): ImageVector =

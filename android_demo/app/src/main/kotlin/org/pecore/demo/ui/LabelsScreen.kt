@@ -12,12 +12,17 @@ import androidx.compose.foundation.layout.padding
 import androidx.compose.foundation.lazy.LazyColumn
 import androidx.compose.foundation.lazy.items
 import androidx.compose.foundation.selection.toggleable
+import androidx.compose.foundation.text.KeyboardActions
+import androidx.compose.foundation.text.KeyboardOptions
 import androidx.compose.material3.Checkbox
 import androidx.compose.material3.FilledTonalButton
+import androidx.compose.material3.Icon
+import androidx.compose.material3.IconButton
 import androidx.compose.material3.MaterialTheme
 import androidx.compose.material3.OutlinedTextField
 import androidx.compose.material3.Scaffold
 import androidx.compose.material3.Text
+import androidx.compose.material3.TextButton
 import androidx.compose.runtime.Composable
 import androidx.compose.runtime.getValue
 import androidx.compose.runtime.mutableStateOf
@@ -27,55 +32,94 @@ import androidx.compose.runtime.setValue
 import androidx.compose.ui.Alignment
 import androidx.compose.ui.Modifier
 import androidx.compose.ui.semantics.Role
+import androidx.compose.ui.text.input.ImeAction
 import androidx.compose.ui.unit.dp
+import org.pecore.core.OwnLabels
 import org.pecore.demo.Actions
 import org.pecore.demo.Screen
 import org.pecore.demo.UiState
 
-/** Which of the bundle's labels compete. [initialFilter] is what the search field starts with. */
+/** Which labels compete, and a person's own. [initialFilter] is what the search field starts with. */
 @Composable
 fun LabelsScreen(state: UiState, actions: Actions, initialFilter: String = "") {
     var filter by rememberSaveable { mutableStateOf(initialFilter) }
     val shown = remember(state.labels, filter) { matching(state.labels, filter) }
     val subtitle = "${state.labelsOn} of ${state.labels.size} take part"
     Scaffold(topBar = { BackBar("Labels", subtitle) { actions.show(Screen.CLASSIFY) } }) { space ->
-        Column(Modifier.padding(space).consumeWindowInsets(space).imePadding().fillMaxSize()) {
-            OutlinedTextField(
-                filter,
-                { filter = it },
-                Modifier.fillMaxWidth().padding(horizontal = 16.dp),
-                placeholder = { Text("Filter") },
-                singleLine = true,
-            )
-            FlowRow(
-                Modifier.fillMaxWidth().padding(horizontal = 16.dp, vertical = 12.dp),
-                Arrangement.spacedBy(12.dp),
-                itemVerticalAlignment = Alignment.CenterVertically,
-            ) {
-                FilledTonalButton({ actions.setLabels(shown, true) }, enabled = shown.isNotEmpty()) { Text("All on") }
-                FilledTonalButton({ actions.setLabels(shown, false) }, enabled = shown.isNotEmpty()) { Text("All off") }
-                Text(
-                    if (filter.isBlank()) "${shown.size} labels" else "${shown.size} shown",
-                    style = MaterialTheme.typography.bodySmall,
-                    color = MaterialTheme.colorScheme.onSurfaceVariant,
-                )
-            }
-            LazyColumn(Modifier.fillMaxSize()) {
-                items(shown, key = { it }) { i ->
-                    val on = i !in state.labelsOff
-                    Row(
-                        Modifier
-                            .fillMaxWidth()
-                            .toggleable(on, role = Role.Checkbox) { actions.setLabels(listOf(i), it) }
-                            .padding(horizontal = 8.dp),
-                        verticalAlignment = Alignment.CenterVertically,
-                    ) {
-                        Checkbox(on, onCheckedChange = null, Modifier.padding(12.dp))
-                        Text(state.labels[i], style = MaterialTheme.typography.bodyLarge)
-                    }
+        LazyColumn(Modifier.padding(space).consumeWindowInsets(space).imePadding().fillMaxSize()) {
+            item {
+                Column(Modifier.padding(horizontal = 16.dp), Arrangement.spacedBy(12.dp)) {
+                    if (state.bundleLabels) LabelSetSwitch(state.ownChosen, actions::chooseLabels)
+                    state.labelsProblem?.let { Problem("Your own labels can't be used", it) }
+                    if (state.ownChosen) OwnLabelsEditor(state.own, actions) else Filter(filter) { filter = it }
+                    Switches(shown, filter.isBlank(), actions)
                 }
             }
+            items(shown, key = { it }) { i -> LabelRow(i, state, actions) }
         }
+    }
+}
+
+@Composable
+private fun Filter(filter: String, onChange: (String) -> Unit) =
+    OutlinedTextField(filter, onChange, Modifier.fillMaxWidth(), placeholder = { Text("Filter") }, singleLine = true)
+
+@Composable
+private fun OwnLabelsEditor(own: OwnLabels, actions: Actions) {
+    var name by rememberSaveable { mutableStateOf("") }
+    var template by rememberSaveable(own.template) { mutableStateOf(own.template) }
+    TypedLine("New label", name, { name = it }, "Add", name.isNotBlank()) {
+        actions.addLabel(name)
+        name = ""
+    }
+    TypedLine("Template, with {} for the label", template, { template = it }, "Use", template != own.template) {
+        actions.setTemplate(template)
+    }
+}
+
+@Composable
+private fun TypedLine(title: String, text: String, onChange: (String) -> Unit, verb: String, enabled: Boolean, onDone: () -> Unit) =
+    OutlinedTextField(
+        text,
+        onChange,
+        Modifier.fillMaxWidth(),
+        label = { Text(title) },
+        trailingIcon = { TextButton(onDone, enabled = enabled) { Text(verb) } },
+        singleLine = true,
+        keyboardOptions = KeyboardOptions(imeAction = ImeAction.Done),
+        keyboardActions = KeyboardActions { if (enabled) onDone() },
+    )
+
+@Composable
+private fun Switches(shown: List<Int>, all: Boolean, actions: Actions) =
+    FlowRow(
+        Modifier.fillMaxWidth().padding(bottom = 12.dp),
+        Arrangement.spacedBy(12.dp),
+        itemVerticalAlignment = Alignment.CenterVertically,
+    ) {
+        FilledTonalButton({ actions.setLabels(shown, true) }, enabled = shown.isNotEmpty()) { Text("All on") }
+        FilledTonalButton({ actions.setLabels(shown, false) }, enabled = shown.isNotEmpty()) { Text("All off") }
+        Text(
+            if (all) "${shown.size} labels" else "${shown.size} shown",
+            style = MaterialTheme.typography.bodySmall,
+            color = MaterialTheme.colorScheme.onSurfaceVariant,
+        )
+    }
+
+@Composable
+private fun LabelRow(index: Int, state: UiState, actions: Actions) {
+    val on = index !in state.labelsOff
+    val name = state.labels[index]
+    Row(
+        Modifier
+            .fillMaxWidth()
+            .toggleable(on, role = Role.Checkbox) { actions.setLabels(listOf(index), it) }
+            .padding(horizontal = 8.dp),
+        verticalAlignment = Alignment.CenterVertically,
+    ) {
+        Checkbox(on, onCheckedChange = null, Modifier.padding(12.dp))
+        Text(name, Modifier.weight(1f), style = MaterialTheme.typography.bodyLarge)
+        if (state.ownChosen) IconButton({ actions.removeLabel(name) }) { Icon(Icons.remove, "Remove $name") }
     }
 }
 

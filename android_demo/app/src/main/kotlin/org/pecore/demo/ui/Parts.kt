@@ -16,6 +16,9 @@ import androidx.compose.material3.ExperimentalMaterial3Api
 import androidx.compose.material3.Icon
 import androidx.compose.material3.IconButton
 import androidx.compose.material3.MaterialTheme
+import androidx.compose.material3.SegmentedButton
+import androidx.compose.material3.SegmentedButtonDefaults
+import androidx.compose.material3.SingleChoiceSegmentedButtonRow
 import androidx.compose.material3.Surface
 import androidx.compose.material3.Text
 import androidx.compose.material3.TextButton
@@ -98,6 +101,16 @@ fun Choice(chosen: String, all: List<String>, onChoose: (String) -> Unit) =
     } else {
         Menu(all.map { name -> MenuEntry(name, name == chosen) { onChoose(name) } }) { open ->
             TextButton(open) { Text("$chosen ▾", maxLines = 1, overflow = TextOverflow.Ellipsis) }
+        }
+    }
+
+/** Which labels compete: the bundle's or a person's own. */
+@OptIn(ExperimentalMaterial3Api::class)
+@Composable
+fun LabelSetSwitch(own: Boolean, onChoose: (Boolean) -> Unit) =
+    SingleChoiceSegmentedButtonRow(Modifier.fillMaxWidth()) {
+        listOf("Bundle" to false, "Your own" to true).forEachIndexed { i, (name, choice) ->
+            SegmentedButton(own == choice, { onChoose(choice) }, SegmentedButtonDefaults.itemShape(i, 2), icon = {}) { Text(name) }
         }
     }
 

@@ -6,6 +6,7 @@ import com.google.ai.edge.litert.LiteRtException
 import org.junit.jupiter.api.BeforeEach
 import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.io.TempDir
+import org.pecore.core.Pixels
 import org.pecore.core.TinyBundle
 import org.pecore.demo.model.Compute
 import java.io.File
@@ -39,8 +40,8 @@ class DemoControllerTest {
             }
         }
 
-    private fun controller(where: File? = folder) =
-        DemoController({ where }, settings, mapOf("name" to "Fake"), worker, { clock.also { clock += 5_000_000 } }) { rendered += it }
+    private fun controller(where: File? = folder, render: (UiState) -> Unit = { rendered += it }) =
+        DemoController({ where }, settings, mapOf("name" to "Fake"), worker, StateStore(render), { clock.also { clock += 5_000_000 } })
 
     private fun install(name: String = "tiny", edit: (String) -> String = { it }, spoil: (File) -> Unit = {}) =
         TinyBundle(File(folder, name).apply { mkdirs() }).write(edit, spoil)
@@ -77,10 +78,10 @@ class DemoControllerTest {
         install()
         val controller = controller().apply { resume() }
         assertEquals(ModelState.Ready(Compute.GPU_FP16), controller.state.model)
-        controller.photo(pixels[0], 1, 1)
+        controller.photo(Pixels(pixels[0], 1, 1))
         assertEquals("cat", controller.state.top.first().label)
         assertEquals(1.0, controller.state.top.sumOf { it.share }, 1e-9)
-        controller.photo(pixels[2], 1, 1)
+        controller.photo(Pixels(pixels[2], 1, 1))
         assertEquals("été", controller.state.top.first().label)
         assertEquals(Timing(5.0, 5.0, 1, null), controller.state.timing)
     }
@@ -92,7 +93,7 @@ class DemoControllerTest {
         val controller = controller().apply { resume() }
         assertEquals(ModelState.Ready(Compute.CPU, "Some ops are not accelerated."), controller.state.model)
         assertEquals(Compute.GPU_FP16, controller.state.wanted)
-        controller.photo(pixels[0], 1, 1)
+        controller.photo(Pixels(pixels[0], 1, 1))
         assertEquals("cat", controller.state.top.first().label)
         FakeLiteRt.refusals[Accelerator.CPU] = "No memory."
         controller.reload()
@@ -104,7 +105,7 @@ class DemoControllerTest {
     fun `the switch loads the other backend, classifies the photo again and is remembered`() {
         install()
         val controller = controller().apply { resume() }
-        controller.photo(pixels[1], 1, 1)
+        controller.photo(Pixels(pixels[1], 1, 1))
         controller.chooseCompute(Compute.CPU)
         assertEquals(ModelState.Ready(Compute.CPU), controller.state.model)
         assertEquals("dog", controller.state.top.first().label)
@@ -136,7 +137,7 @@ class DemoControllerTest {
         install()
         val controller = controller().apply { resume() }
         held = true
-        controller.photo(pixels[0], 1, 1)
+        controller.photo(Pixels(pixels[0], 1, 1))
         controller.cameraStarted()
         release()
         assertEquals(Input.CAMERA, controller.state.input)
@@ -162,7 +163,7 @@ class DemoControllerTest {
     fun `labels that are off take no part, at once and after a restart`() {
         install()
         val controller = controller().apply { resume() }
-        controller.photo(pixels[0], 1, 1)
+        controller.photo(Pixels(pixels[0], 1, 1))
         val runs = FakeLiteRt.calls.count { it == "run" }
         controller.setLabels(listOf(0), false)
         assertEquals(listOf("dog", "été"), controller.state.top.map { it.label })
@@ -172,6 +173,69 @@ class DemoControllerTest {
         assertEquals(emptyList(), controller.state.top)
         controller.setLabels(listOf(0, 1, 2), true)
         assertEquals(3, controller.state.top.size)
+    }
+
+    @Test
+    fun `own labels are embedded by the text tower, kept for the bundle, and compete instead of its own`() {
+        TinyBundle(File(folder, "tiny").apply { mkdirs() }).withText().write()
+        val pictures = FakeLiteRt.compute
+        val rocket = 8383f // its token
+        FakeLiteRt.compute = { path, options, input ->
+            if ("text" !in path) {
+                pictures(path, options, input)
+            } else if (rocket in input.toList()) {
+                floatArrayOf(0f, 1f)
+            } else {
+                floatArrayOf(1f, 0f)
+            }
+        }
+        val controller = controller().apply { resume() }
+        controller.photo(Pixels(pixels[2], 1, 1))
+        controller.addLabel("dog")
+        assertEquals("été", controller.state.top.first().label, "the bundle's labels are the chosen ones")
+        controller.chooseLabels(own = true)
+        controller.addLabel("rocket")
+        assertEquals(listOf("dog", "rocket"), controller.state.labels)
+        assertEquals("rocket", controller.state.top.first().label)
+        val restarted = controller().apply { resume() }
+        assertEquals("rocket", restarted.state.own.names.last())
+        restarted.close()
+        controller.setLabels(listOf(1), false)
+        assertEquals(listOf("dog"), controller.state.top.map { it.label })
+        controller.setTemplate("no place for it")
+        assertContains(controller.state.labelsProblem!!, "no place for it")
+        assertEquals(emptyList(), controller.state.top)
+        controller.setTemplate("a {}")
+        assertEquals(null, controller.state.labelsProblem)
+        controller.removeLabel("rocket")
+        assertEquals(listOf("dog"), controller.state.labels)
+        controller.chooseLabels(own = false)
+        assertEquals("été", controller.state.top.first().label)
+        assertEquals(emptySet(), controller.state.labelsOff)
+        controller.close()
+        assertEquals(emptyList(), FakeLiteRt.open, "the text tower is closed with the vision tower")
+    }
+
+    @Test
+    fun `own labels without a text tower say what is missing, and the bundle's are there again`() {
+        install()
+        val controller = controller().apply { resume() }
+        controller.chooseLabels(own = true)
+        controller.addLabel("rocket")
+        assertContains(controller.state.labelsProblem!!, "--tower text")
+        controller.photo(Pixels(pixels[0], 1, 1))
+        assertEquals(emptyList(), controller.state.top)
+        controller.chooseLabels(own = false)
+        assertEquals("cat" to null, controller.state.top.first().label to controller.state.labelsProblem)
+    }
+
+    @Test
+    fun `a bundle with a text tower needs no labels of its own`() {
+        TinyBundle(File(folder, "tiny").apply { mkdirs() }).withText().write(edit = { it.replace("\"labels\": {", "\"none\": {") })
+        val controller = controller().apply { resume() }
+        assertIs<ModelState.Ready>(controller.state.model)
+        assertTrue(controller.state.ownChosen)
+        assertFalse(controller.state.bundleLabels)
     }
 
     @Test
@@ -217,18 +281,18 @@ class DemoControllerTest {
         install()
         val controller = controller().apply { resume() }
         FakeLiteRt.failures["run"] = LiteRtException(1, "device lost")
-        controller.photo(pixels[0], 1, 1)
+        controller.photo(Pixels(pixels[0], 1, 1))
         assertContains(controller.state.inputProblem.orEmpty(), "device lost")
         FakeLiteRt.failures.clear()
         FakeLiteRt.compute = { _, _, _ -> FloatArray(7) }
-        controller.photo(pixels[0], 1, 1)
+        controller.photo(Pixels(pixels[0], 1, 1))
         assertContains(controller.state.inputProblem.orEmpty(), "7 numbers")
         FakeLiteRt.compute = { _, _, _ -> floatArrayOf(Float.NaN, 0f) }
-        controller.photo(pixels[0], 1, 1)
+        controller.photo(Pixels(pixels[0], 1, 1))
         assertContains(controller.state.inputProblem.orEmpty(), "self-test")
         controller.setLabels(listOf(1), false)
         reset()
-        controller.photo(pixels[0], 1, 1)
+        controller.photo(Pixels(pixels[0], 1, 1))
         assertEquals(null, controller.state.inputProblem)
     }
 
@@ -272,7 +336,7 @@ class DemoControllerTest {
         install()
         lateinit var controller: DemoController
         controller =
-            DemoController({ folder }, settings, mapOf("name" to "Fake"), worker) { state ->
+            controller { state ->
                 if ((state.selfTest as? SelfTestState.Running)?.what == "Running tiny_fp16.tflite on the CPU") controller.close()
             }
         controller.resume()

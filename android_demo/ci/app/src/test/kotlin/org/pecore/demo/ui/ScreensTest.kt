@@ -19,12 +19,18 @@ import org.jetbrains.skia.SamplingMode
 import org.jetbrains.skia.Surface
 import org.junit.jupiter.api.AfterAll
 import org.junit.jupiter.api.Test
+import org.pecore.core.AccessNotice
+import org.pecore.core.Hit
+import org.pecore.core.OwnLabels
+import org.pecore.core.Pause
 import org.pecore.demo.Actions
 import org.pecore.demo.GateLine
 import org.pecore.demo.Guess
+import org.pecore.demo.Indexing
 import org.pecore.demo.Input
 import org.pecore.demo.ModelState
 import org.pecore.demo.Screen
+import org.pecore.demo.SearchState
 import org.pecore.demo.SelfTestState
 import org.pecore.demo.Timing
 import org.pecore.demo.UiState
@@ -115,6 +121,69 @@ class ScreensTest {
         assertEquals(listOf(0, 1, 2, 5), matching(state.labels, " cat"))
     }
 
+    private val searching =
+        ready.copy(
+            screen = Screen.SEARCH,
+            search =
+                SearchState(
+                    access = AccessNotice.NOTHING,
+                    searchable = 1824,
+                    indexing = Indexing.Running(1824, 4444, 222),
+                    hits = List(14) { Hit(it.toLong(), 0.44 - it / 100.0) },
+                ),
+        )
+
+    private fun searching(change: SearchState.() -> SearchState) = searching.copy(search = searching.search.change())
+
+    @Test
+    fun `the photographs that were found fill a grid, and how far the index is stands above`() {
+        val found = draw("search", searching, null)
+        draw("search_dark", searching, null, dark = true)
+        draw("search_large_text", searching, null, fontScale = 2f)
+        val none = draw("search_none", searching { copy(hits = emptyList()) }, null)
+        val grey = 0xFFE4E9E7.toInt()
+        assertTrue(count(none, grey) < 1000, "without a grid only the edges of letters are")
+        // The one that is gone keeps its place; the others are covered by their pictures.
+        assertTrue(count(found, grey) in 10_000..60_000, "${count(found, grey)}")
+        val done = draw("search_done", searching { copy(indexing = Indexing.Idle(0)) }, null)
+        assertTrue(count(done, BAR_COLOUR_LIGHT) < count(found, BAR_COLOUR_LIGHT), "the bar of the progress")
+    }
+
+    @Test
+    fun `a refusal, a choice and a missing text tower are said`() {
+        val tertiary = 0xFFFFDEA4.toInt()
+        val said =
+            AccessNotice.entries.map { notice ->
+                count(draw("search_${notice.name.lowercase()}", searching { copy(access = notice, hits = emptyList()) }, null), tertiary)
+            }
+        assertEquals(0, said[AccessNotice.NOTHING.ordinal])
+        assertTrue(said.drop(1).all { it > 20_000 }, "$said")
+        val missing = "pe_core_small_384 has no text tower: add one with `pecore convert --size S16 --tower text`."
+        assertTrue(count(draw("search_missing", searching { copy(missing = missing) }, null), tertiary) > 20_000)
+        draw("search_hot", searching { copy(indexing = Indexing.Waiting(Pause.HOT, 1824, 4444)) }, null)
+        val spoilt = Indexing.Failed("photos-ab12 is no index of this model's embeddings: start again with an empty one.", spoilt = true)
+        draw("search_failed", searching { copy(indexing = spoilt) }, null)
+    }
+
+    @Test
+    fun `own labels are typed, and say what they lack`() {
+        val own = OwnLabels(listOf("my cat", "the red bicycle", "lunch"))
+        val state = ready.copy(screen = Screen.LABELS, labels = own.names, own = own, ownChosen = true)
+        val without = draw("labels_own", state, null)
+        draw("labels_own_large_text", state, null, fontScale = 2f)
+        val problem = draw("labels_own_problem", state.copy(labelsProblem = "pe_core_small_384 has no text tower."), null)
+        assertEquals(0, count(without, 0xFFF9DEDC.toInt()))
+        assertTrue(count(problem, 0xFFF9DEDC.toInt()) > 10_000)
+    }
+
+    @Test
+    fun `a time is said as a person would`() {
+        assertEquals(
+            listOf("About a minute left.", "About 4 minutes left.", "About 3 hours left."),
+            listOf(20, 222, 10_000).map(::timeLeft),
+        )
+    }
+
     @Test
     fun `the self-test names the backend that failed`() {
         val figures = listOf("correlation" to "0.99998", "cosine" to "0.99998", "max |diff|" to "1.9e-04", "norm error" to "3.0e-04")
@@ -170,6 +239,12 @@ class ScreensTest {
         private val PICTURE_MIDDLE = WIDTH / 2 to 64 * 2 + (WIDTH - 4 * 16) * 300 / 451 / 2
         private val folder = File("android_demo/ci/target/screens").apply { mkdirs() }
         private val chelseaBytes = ScreensTest::class.java.getResourceAsStream("/chelsea.jpg")!!.use { it.readBytes() }
+        private val thumbnails =
+            Thumbnails { id, ready ->
+                if (id != GONE) ready(chelsea)
+                AutoCloseable { }
+            }
+        private const val GONE = 4L
         private val chelsea = Image.makeFromEncoded(chelseaBytes).toComposeImageBitmap()
 
         /** The font of most phones; without it whatever this machine has. */
@@ -198,6 +273,7 @@ class ScreensTest {
             val sheets =
                 mapOf(
                     "android_main" to listOf("photo_light", "gpu_refused_dark", "labels"),
+                    "android_search" to listOf("search", "search_dark", "labels_own"),
                     "android_checks" to listOf("self_test_failed", "no_bundle"),
                 )
             sheets.forEach { (sheet, names) ->
@@ -227,11 +303,12 @@ class ScreensTest {
             fontScale: Float = 1f,
             width: Int = WIDTH,
             height: Int = HEIGHT,
-            content: @Composable () -> Unit = { DemoScreen(state, picture, Nothing) },
+            content: @Composable () -> Unit = { DemoScreen(state, picture, Nothing, thumbnails) },
         ): Bitmap =
             ImageComposeScene(width, height, Density(2f, fontScale)) {
                 MaterialTheme(typography = typography) { DemoTheme(dark, content) }
             }.use { scene ->
+                scene.render() // what is read when the screen is there is drawn the second time
                 val image = scene.render()
                 File(folder, "$name.png").writeBytes(image.encodeToData(EncodedImageFormat.PNG)!!.bytes)
                 Bitmap.makeFromImage(image)
@@ -273,7 +350,35 @@ class ScreensTest {
 
         override fun setLabels(indices: Collection<Int>, on: Boolean) = Unit
 
+        override fun chooseLabels(own: Boolean) = Unit
+
+        override fun addLabel(name: String) = Unit
+
+        override fun removeLabel(name: String) = Unit
+
+        override fun setTemplate(template: String) = Unit
+
         override fun runSelfTest() = Unit
+
+        override fun search(words: String) = Unit
+
+        override fun searchLike(id: Long) = Unit
+
+        override fun pauseIndexing() = Unit
+
+        override fun startAgain() = Unit
+
+        override fun pickExample() = Unit
+
+        override fun askForPhotos() = Unit
+
+        override fun openSettings() = Unit
+
+        override fun indexNow() = Unit
+
+        override fun indexWhileCharging(on: Boolean) = Unit
+
+        override fun open(id: Long) = Unit
 
         override fun pickPhoto() = Unit
 

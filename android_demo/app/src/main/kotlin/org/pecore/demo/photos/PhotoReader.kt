@@ -1,4 +1,4 @@
-package org.pecore.demo
+package org.pecore.demo.photos
 
 import android.annotation.TargetApi
 import android.content.ContentResolver
@@ -10,10 +10,18 @@ import android.graphics.Matrix
 import android.media.ExifInterface
 import android.net.Uri
 import android.os.Build
+import org.pecore.core.Pixels
 import java.io.IOException
 import java.nio.ByteBuffer
 
-/** A picked photo upright, its numbers as they are in the file: a colour profile is ignored (docs/preprocessing.md). */
+/** The picture's pixels, ARGB and not premultiplied. */
+fun Bitmap.pixels(): Pixels {
+    val argb = IntArray(width * height)
+    getPixels(argb, 0, width, 0, 0, width, height)
+    return Pixels(argb, width, height)
+}
+
+/** A photo upright, its numbers as they are in the file: a colour profile is ignored (docs/preprocessing.md). */
 class PhotoReader(private val content: ContentResolver) {
     /** Throws IOException, with a sentence, for what is no image or can't be read any more. */
     fun read(uri: Uri): Bitmap =

@@ -1,4 +1,4 @@
-package org.pecore.demo
+package org.pecore.demo.photos
 
 import org.junit.jupiter.api.Test
 import kotlin.test.assertEquals
