@@ -2,7 +2,7 @@
 
     python -m benchmarks.family [--only spatial-b16,lang-l14,others] [--depth 2]
     python -m benchmarks.family --bundles out/pe_core_base_224 out/pe_spatial_small_512
-    python -m benchmarks.family --eva [PATTERN]
+    python -m benchmarks.family --eva [NAME ...]
     python -m benchmarks.family --eva-whole vit_tiny_patch16_dinov3_qkvb vit_small_patch16_dinov3_qkvb
 
 Writes the figures to pecore/family.json, which `pecore list` shows (rows of variants left out by --only stay), and
@@ -10,14 +10,14 @@ makes docs/family.md from it. With --bundles nothing is converted: the figures o
 bundles that `pecore convert --weights synthetic` has made.
 Synthetic weights. L and G run at 224 pixels, which a software driver gets through; the ops are the same. The tiling
 towers are their twins in all but the weights and take their figures. `others` are other outputs, batches and towers of
-timm's, at a few patches. --eva measures two blocks of every entry point of timm's Eva class (of those whose name
-contains PATTERN) at its own width; --eva-whole all blocks, at its own image size. Their weights are random, with
-massive activations of 400.
+timm's, at a few patches. --eva measures two blocks of every entry point of timm's Eva class (or of those named) at
+their own width; --eva-whole all blocks, at their own image size. Massive activations are 400.
 """
 
 import argparse
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ from pecore.convert.checkpoint import load
 from pecore.convert.export import export_tflite
 from pecore.convert.pipeline import VisionOptions, convert
 from pecore.convert.quantize import PRECISIONS, quantize
-from pecore.convert.timm_tower import eva_names, reduced, spread
+from pecore.convert.synthetic import fill
+from pecore.convert.timm_tower import eva_names, reduced
 from pecore.convert.towers import build_tower
 from pecore.image import preprocess
 from pecore.rewrites import Output, rewrite
@@ -84,16 +85,11 @@ def measure(variant: Variant, depth: int) -> dict[str, Any]:
 
 
 def tower(name: str, amplitude: float = 400.0, **options: Any) -> Any:
-    """A Perception Encoder of two blocks on 4 x 4 patches, or another of timm's towers, spread from its initial
-    values."""
+    """A Perception Encoder of two blocks on 4 x 4 patches, or another of timm's towers, with synthetic weights."""
     if not name.startswith(("eva", "vit")):
         variant = replace(find(name), depth=2, image_size=4 * find(name).patch, **options)
         return build_tower(variant, load(variant, "synthetic", amplitude=amplitude).state_dict)
-    model = timm.create_model(name, pretrained=False, depth=2, **options).eval()
-    generator = torch.Generator().manual_seed(7)
-    for p in model.parameters():
-        p.data += torch.randn(p.shape, generator=generator) * (0.2 if p.ndim == 1 else 0.5 * p.shape[-1] ** -0.5)
-    return model.requires_grad_(False)
+    return fill(timm.create_model(name, pretrained=False, depth=2, **options).eval().requires_grad_(False))
 
 
 OTHERS: dict[str, tuple[str, dict[str, Any], Output | None, int]] = {
@@ -201,17 +197,16 @@ def tower_width(name: str) -> int:
     return int(tower.embed_dim)
 
 
-def eva_rows(content: dict[str, Any], pattern: str) -> None:
-    """Two blocks of each entry point; twins (which differ in image size or weights alone) share their figures."""
+def eva_rows(content: dict[str, Any], names: Sequence[str]) -> None:
+    """Two blocks of each of these entry points; twins, which differ in image size or weights, share their figures."""
     twins: dict[str, dict[str, Any]] = {}
-    names = [name for name in eva_names() if pattern in name]
     for name in sorted(names, key=tower_width):
         small = reduced(name, (3, 3))
         shapes = [(k, tuple(t.shape)) for k, t in small.state_dict().items()]
         make = repr((small, small.global_pool, type(small.rope).__name__, shapes))
         if make not in twins:
             print(name, flush=True)
-            twins[make] = measure_eva(spread(small, AMPLITUDE))
+            twins[make] = measure_eva(fill(small, AMPLITUDE))
         content.setdefault("eva", {})[name] = twins[make]
         write(content)
 
@@ -274,7 +269,7 @@ def eva_tables(content: dict[str, Any]) -> list[str]:
         "## timm's Eva class",
         "",
         f"{right} of {len(names)} entry points. Embedding (the pooled tokens, where the tower has no projection) and",
-        "patch map of two blocks on 3 x 3 patches, at the tower's own width; random weights with massive activations",
+        "patch map of two blocks on 3 x 3 patches, at the tower's own width; synthetic weights, massive activations",
         "of 400. Where blocks differ (sapiens2), one of each kind. Twins that differ in image size or weights share",
         "their figures (`python -m benchmarks.family --eva`).",
         "",
@@ -289,14 +284,11 @@ def eva_tables(content: dict[str, Any]) -> list[str]:
         "- *headroom*: 65504 over the largest value that a reduction forms, and which one.",
         "- *CPU fp32*, *GPU fp16*, *norm*, *GPU fp32*: as above; of two outputs the lower correlation.",
         "",
-        "All blocks, the tower's own image size, random weights as above (`python -m benchmarks.family --eva-whole"
+        "All blocks, the tower's own image size, synthetic weights as above (`python -m benchmarks.family --eva-whole"
         " NAME ...`):",
         "",
         *EVA_HEAD,
         *(eva_line(name, row) for name, row in content.get("eva whole", {}).items()),
-        "",
-        "Where *CPU fp32* is large, the random weights amplify any rounding, float32's included: what fp16 loses there",
-        "says nothing about trained weights, and *GPU fp32* tells that the graph is right.",
     ]
     return lines
 
@@ -408,16 +400,18 @@ def main() -> None:
     parser.add_argument("--only", default="", help="variants, separated by commas")
     parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--bundles", type=Path, nargs="+", default=[], help="bundles of whole towers")
-    parser.add_argument("--eva", nargs="?", const="", help="entry points of timm's Eva class, two blocks")
+    parser.add_argument("--eva", nargs="*", help="entry points of timm's Eva class, or all of them: two blocks")
     parser.add_argument("--eva-whole", nargs="+", default=[], help="entry points, whole")
     options = parser.parse_args()
+    if unknown := {*(options.eva or ()), *options.eva_whole} - {*eva_names()}:
+        parser.error(f"no entry points of timm's Eva class: {', '.join(sorted(unknown))}")
     if options.eva is not None:
-        return eva_rows(json.loads(JSON.read_text("utf-8")), options.eva)
+        return eva_rows(json.loads(JSON.read_text("utf-8")), options.eva or eva_names())
     if options.eva_whole:
         content = json.loads(JSON.read_text("utf-8"))
         for name in options.eva_whole:
             model = timm.create_model(name, pretrained=False).eval().requires_grad_(False)
-            content.setdefault("eva whole", {})[name] = measure_eva(spread(model, AMPLITUDE))
+            content.setdefault("eva whole", {})[name] = measure_eva(fill(model, AMPLITUDE))
             write(content)
         return None
     if options.bundles:
