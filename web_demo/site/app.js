@@ -6,6 +6,7 @@ import { open } from './engine.js';
 import { EMBEDDINGS_FILE, LABELS_FILE, mismatch, parseLabels } from './labels.js';
 import { $, clearError, endStage, make, median, megabytes, milliseconds, nameOf, showError, showStage } from './page.js';
 import { showPicker } from './picker.js';
+import { readResize } from './preprocess.js';
 import { rank } from './scores.js';
 
 const TOP = 5;
@@ -190,10 +191,7 @@ function showBundle() {
 async function startClassify() {
   const [images] = manifest.input.shape;
   if (images !== 1) throw new Error(`This bundle takes ${images} pictures at once, this page one: convert without “--batch”. The self-test runs it.`);
-  const resize = manifest.preprocessing?.resize ?? 'squash';
-  if (resize !== 'squash') {
-    throw new Error(`This bundle wants its pictures resized by ${resize}, which this page does not know: the self-test runs it.`);
-  }
+  readResize(manifest.preprocessing); // or say that it is not known, before the model is downloaded
   if (manifest.output.shape.length !== 2) {
     throw new Error(`This bundle gives features of ${manifest.output.shape.join(' × ')} numbers, not one embedding of a picture: the self-test runs it.`);
   }

@@ -4,7 +4,7 @@
 
 const LITERT = new URL('vendor/litert/', self.location.href).href;
 const modules = Promise.all([import('./accelerator.js'), import('./preprocess.js'), import('./vendor/litert/litert.js')]);
-let opened; // {model, litert, input, output}
+let opened; // {model, litert, input, output, preprocessing}
 
 const tasks = {
   async probe() {
@@ -13,7 +13,7 @@ const tasks = {
   },
 
   /** Load LiteRT.js and compile `bytes` strictly for one accelerator. */
-  async open({ bytes, accelerator, precision, input, output }) {
+  async open({ bytes, accelerator, precision, input, output, preprocessing }) {
     const [, , litert] = await modules;
     const threads = accelerator === 'wasm' && self.crossOriginIsolated && (await litert.supportsFeature('relaxedSimd'));
     self.Module = { locateFile: (file) => LITERT + file, mainScriptUrlOrBlob: `${LITERT}litert_wasm_threaded_internal.js` };
@@ -22,7 +22,7 @@ const tasks = {
     if (model.options.accelerator !== accelerator || (accelerator === 'webgpu' && !model.isFullyAccelerated)) {
       throw new Error('WebGPU can’t run the whole graph');
     }
-    opened = { model, litert, input, output };
+    opened = { model, litert, input, output, preprocessing };
     return { threads: threads ? runtime.liteRtWasm.getThreadCount() : 1 };
   },
 
@@ -41,12 +41,13 @@ const tasks = {
 
   /** A picture (a Blob or an ImageBitmap) through the model. */
   async embed({ picture }) {
-    const { input } = opened;
-    const [, { dropAlpha, normalise, resize }] = await modules;
+    const { input, preprocessing } = opened;
+    const [, { dropAlpha, normalise, readResize, resize }] = await modules;
     const size = input.shape.at(-1) === 3 ? input.shape[1] : input.shape.at(-1);
     const started = performance.now();
     const { rgba, width, height } = await decode(picture);
-    const tensor = normalise(resize(dropAlpha(rgba), width, height, size), size, input.layout, input.range);
+    const square = resize(dropAlpha(rgba), width, height, size, readResize(preprocessing));
+    const tensor = normalise(square, size, input.layout, input.range);
     const preparing = performance.now() - started;
     return { ...(await tasks.run({ tensor })), preparing, width, height };
   },
