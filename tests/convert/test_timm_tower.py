@@ -18,6 +18,7 @@ from pecore.convert import checkpoint, pipeline
 from pecore.convert.synthetic import synthetic_state_dict
 from pecore.convert.timm_tower import create, eva_names, hub_file, preprocessing, timm_variant
 from pecore.convert.towers import build_tower
+from pecore.embed import embedded
 from pecore.encoder import PerceptionEncoder
 from pecore.errors import InputError
 from pecore.image import Resize, preprocess
@@ -181,6 +182,8 @@ def test_a_bundle_from_weights_to_an_embedding(eupe, tmp_path: Path) -> None:
     tokens = model.forward_features(pixels[None])
     expected = F.normalize(tokens[:, 0], dim=-1)
     assert np.abs(encoder.embed_image(photo) - expected.numpy()).max() <= 1e-5
+    ((_, row),) = embedded(encoder, [photo], read=lambda image: image)  # what `pecore embed` runs
+    assert np.abs(np.asarray(row) - expected.numpy()).max() <= 1e-5
     theirs = tokens[0, 5:].numpy()  # class token and four registers left out
     ours = encoder.features(photo)[0].reshape(192, 16).T
     assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
