@@ -52,24 +52,14 @@ test('pictures are cropped where the manifest says so', async (t) => {
   const { stdout, stderr } = await pecore('classify', picture('coffee.png'), '--bundle', folder, '--weights', 'fp16', '--json');
   assert.ok(stdout, stderr);
   const [{ predictions }] = JSON.parse(stdout).images;
-  assert.ok(Math.abs(predictions[0].cosine - wanted.fp16['coffee.png'][0].cosine) > 10 * SAME); // it makes a difference
+  const squashed = wanted.fp16['coffee.png'].map((row) => row.cosine);
+  assert.ok(predictions.some((row, i) => Math.abs(row.cosine - squashed[i]) > 2 * SAME)); // it makes a difference
   const own = await serve(folder);
   t.after(own.stop);
   const { page, check } = await visit(t, browser);
   await open(page, own.address);
   assertSame(await classify(page, picture('coffee.png')), predictions, SAME);
   check();
-});
-
-test('a resize that is not known is refused in a sentence', async (t) => {
-  const folder = copyOf('tiny');
-  const file = path.join(folder, 'manifest.json');
-  writeFileSync(file, readFileSync(file, 'utf8').replace('"squash"', '"letterbox"'));
-  const own = await serve(folder);
-  t.after(own.stop);
-  const { page } = await visit(t, browser);
-  await page.goto(own.address);
-  assert.match(await errorOf(page), /resized by letterbox .*does not know/);
 });
 
 test('labels are ticked and unticked, and stay text', async (t) => {
