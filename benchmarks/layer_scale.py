@@ -2,7 +2,7 @@
 
     python -m benchmarks.layer_scale
 
-DINOv3 small at 128 pixels with random weights, every factor as the row says; weights rounded to fp16 in PyTorch. The
+DINOv3 small at 128 pixels with synthetic weights, every factor as the row says; weights rounded to fp16 in PyTorch. The
 figure is the median, over the channels of the patch map, of the channel's relative error. `chosen` is the residual
 stream's scale that `validate.headroom.fit_scales` picks; the other column has the 1/32 of a tower without LayerScale.
 """
