@@ -1,8 +1,8 @@
 """Every variant's first blocks through the whole conversion: exactness, graph, CPU, and the real delegate.
 
-    python -m benchmarks.family [--only spatial-b16,lang-l14,others] [--depth 2]
+    python -m benchmarks.family [--only spatial-b16,lang-l14,others,linears] [--depth 2]
     python -m benchmarks.family --bundles out/pe_core_base_224 out/pe_spatial_small_512
-    python -m benchmarks.family --eva [PATTERN]
+    python -m benchmarks.family --eva [NAME ...]
     python -m benchmarks.family --eva-whole vit_tiny_patch16_dinov3_qkvb vit_small_patch16_dinov3_qkvb
 
 Writes the figures to pecore/family.json, which `pecore list` shows (rows of variants left out by --only stay), and
@@ -10,14 +10,16 @@ makes docs/family.md from it. With --bundles nothing is converted: the figures o
 bundles that `pecore convert --weights synthetic` has made.
 Synthetic weights. L and G run at 224 pixels, which a software driver gets through; the ops are the same. The tiling
 towers are their twins in all but the weights and take their figures. `others` are other outputs, batches and towers of
-timm's, at a few patches. --eva measures two blocks of every entry point of timm's Eva class (of those whose name
-contains PATTERN) at its own width; --eva-whole all blocks, at its own image size. Their weights are random, with
-massive activations of 400.
+timm's, at a few patches. --eva measures two blocks of every entry point of timm's Eva class (or of those named) at
+their own width; --eva-whole all blocks, at their own image size. Massive activations are 400. `linears` are single
+Linears on nine rows, because the widest towers lose more in fp16 than the gate allows.
 """
 
 import argparse
 import json
+import math
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,13 +33,15 @@ from pecore.convert.checkpoint import load
 from pecore.convert.export import export_tflite
 from pecore.convert.pipeline import VisionOptions, convert
 from pecore.convert.quantize import PRECISIONS, quantize
-from pecore.convert.timm_tower import eva_names, reduced, spread
+from pecore.convert.synthetic import fill, normal
+from pecore.convert.timm_tower import eva_names, reduced
 from pecore.convert.towers import build_tower
 from pecore.image import preprocess
 from pecore.rewrites import Output, rewrite
 from pecore.rewrites.tower import default_output
 from pecore.runtime import open_model
 from pecore.validate import exactness, gates, headroom, report
+from pecore.validate.checks import Check
 from pecore.validate.photographs import photographs
 from pecore.validate.reference import load_reference
 from pecore.validate.rules import runtimes
@@ -84,16 +88,11 @@ def measure(variant: Variant, depth: int) -> dict[str, Any]:
 
 
 def tower(name: str, amplitude: float = 400.0, **options: Any) -> Any:
-    """A Perception Encoder of two blocks on 4 x 4 patches, or another of timm's towers, spread from its initial
-    values."""
+    """A Perception Encoder of two blocks on 4 x 4 patches, or another of timm's towers, with synthetic weights."""
     if not name.startswith(("eva", "vit")):
         variant = replace(find(name), depth=2, image_size=4 * find(name).patch, **options)
         return build_tower(variant, load(variant, "synthetic", amplitude=amplitude).state_dict)
-    model = timm.create_model(name, pretrained=False, depth=2, **options).eval()
-    generator = torch.Generator().manual_seed(7)
-    for p in model.parameters():
-        p.data += torch.randn(p.shape, generator=generator) * (0.2 if p.ndim == 1 else 0.5 * p.shape[-1] ** -0.5)
-    return model.requires_grad_(False)
+    return fill(timm.create_model(name, pretrained=False, depth=2, **options).eval().requires_grad_(False))
 
 
 OTHERS: dict[str, tuple[str, dict[str, Any], Output | None, int]] = {
@@ -135,7 +134,6 @@ def measure_other(name: str, options: dict[str, Any], output: Output | None, bat
         inputs = [{"image": image.numpy()}]
         check = gates.gpu_gate(path, "fp16", "fp16", inputs, [open_model(path).run(inputs[0])])
         graph = gates.graph_gate(path, runtimes()[-1])
-    correlations = [v for k, v in check.figures.items() if k.endswith("correlation")]
     return {
         "tower": name,
         "output": asdict(output),
@@ -144,9 +142,15 @@ def measure_other(name: str, options: dict[str, Any], output: Output | None, bat
         "ops": graph.figures["ops"],
         "ops_on_gpu": check.figures["ops_on_gpu"],
         "findings": len(graph.figures["findings"]),
-        "correlation": min(correlations) if correlations else None,
+        "correlation": least_correlation(check),
         "norm_error": check.figures.get("norm_error"),
     }
+
+
+def least_correlation(check: Check) -> float | None:
+    """Of a run's outputs; None where it did not run, or an output is all zeros."""
+    found = [value for key, value in check.figures.items() if key.endswith("correlation")]
+    return min(found) if found and not any(map(math.isnan, found)) else None
 
 
 def measure_eva(model: Any) -> dict[str, Any]:
@@ -176,9 +180,8 @@ def measure_eva(model: Any) -> dict[str, Any]:
         size = path.stat().st_size
     figures = []
     for check in gpu:
-        correlations = [v for k, v in check.figures.items() if k.endswith("correlation")]
         kept = {k: check.figures.get(k) for k in ("verdict", "ops_on_gpu", "norm_error")}
-        figures.append({**kept, "backend": check.backend, "correlation": min(correlations) if correlations else None})
+        figures.append({**kept, "backend": check.backend, "correlation": least_correlation(check)})
     return {
         "depth": len(model.blocks),
         "image_size": [height, width],
@@ -195,23 +198,45 @@ def measure_eva(model: Any) -> dict[str, Any]:
     }
 
 
+LINEARS = ((768, 3072), (1536, 6144), (2432, 9728), (4096, 8192), (4096, 12288))
+"""Inputs and outputs of single Linears: those of towers, up to DINOv3 7B's qkv."""
+
+
+class OneLinear(torch.nn.Linear):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return super().forward(image)
+
+
+def measure_linear(inputs: int, outputs: int) -> dict[str, Any]:
+    """A Linear of random weights alone, fp16 weights, on the delegate in fp16 and fp32."""
+    rows = normal("rows", (1, 1, 9, inputs), 0)
+    linear = OneLinear(inputs, outputs).requires_grad_(False)
+    linear.weight.copy_(normal("weight", (outputs, inputs), 0) / inputs**0.5)
+    with tempfile.TemporaryDirectory() as folder, progress() as stage:
+        source, path = Path(folder, "fp32.tflite"), Path(folder, "fp16.tflite")
+        export_tflite(linear, {"image": rows}, source, ("embedding",))
+        quantize(source, path, "fp16")
+        given = [{"image": rows.numpy()}]
+        checks = gates.gpu_gates(path, "fp16", given, [open_model(path).run(given[0])], "auto", stage)
+    return {"inputs": inputs, "outputs": outputs, "correlations": [least_correlation(check) for check in checks]}
+
+
 def tower_width(name: str) -> int:
     with torch.device("meta"):
         tower: Any = timm.create_model(name, pretrained=False)
     return int(tower.embed_dim)
 
 
-def eva_rows(content: dict[str, Any], pattern: str) -> None:
-    """Two blocks of each entry point; twins (which differ in image size or weights alone) share their figures."""
+def eva_rows(content: dict[str, Any], names: Sequence[str]) -> None:
+    """Two blocks of each of these entry points; twins, which differ in image size or weights, share their figures."""
     twins: dict[str, dict[str, Any]] = {}
-    names = [name for name in eva_names() if pattern in name]
     for name in sorted(names, key=tower_width):
         small = reduced(name, (3, 3))
         shapes = [(k, tuple(t.shape)) for k, t in small.state_dict().items()]
         make = repr((small, small.global_pool, type(small.rope).__name__, shapes))
         if make not in twins:
             print(name, flush=True)
-            twins[make] = measure_eva(spread(small, AMPLITUDE))
+            twins[make] = measure_eva(fill(small, AMPLITUDE))
         content.setdefault("eva", {})[name] = twins[make]
         write(content)
 
@@ -270,13 +295,15 @@ def eva_tables(content: dict[str, Any]) -> list[str]:
     names = eva_names()
     missing = [f"`{name}`" for name in names if name not in rows]
     right = sum(rows[name]["passed"] for name in names if name in rows)
+    resident = sum(all(run["ops_on_gpu"] == row["ops"] for run in row["gpu"]) for row in rows.values())
     lines = [
         "## timm's Eva class",
         "",
-        f"{right} of {len(names)} entry points. Embedding (the pooled tokens, where the tower has no projection) and",
-        "patch map of two blocks on 3 x 3 patches, at the tower's own width; random weights with massive activations",
-        "of 400. Where blocks differ (sapiens2), one of each kind. Twins that differ in image size or weights share",
-        "their figures (`python -m benchmarks.family --eva`).",
+        f"{resident} of {len(names)} entry points run every op on ML Drift, {right} of them within the gates.",
+        "Embedding (the pooled tokens, where the tower has no projection) and patch map of two blocks on 3 x 3",
+        "patches, at the tower's own width; synthetic weights, massive activations of 400. Where blocks differ",
+        "(sapiens2), one of each kind. Twins that differ in image size or weights share their figures",
+        "(`python -m benchmarks.family --eva`).",
         "",
         *EVA_HEAD,
         *(eva_line(name, rows[name]) for name in names if name in rows),
@@ -285,20 +312,40 @@ def eva_tables(content: dict[str, Any]) -> list[str]:
             [f"Exact in float64 (`tests/rewrites/test_eva.py`), not run on the delegate yet: {', '.join(missing)}.", ""]
             * bool(missing)
         ),
+        *too_wide(content),
         "- *exact*: max |diff| to timm in float64, relative where an output's largest element is above 1.",
         "- *headroom*: 65504 over the largest value that a reduction forms, and which one.",
         "- *CPU fp32*, *GPU fp16*, *norm*, *GPU fp32*: as above; of two outputs the lower correlation.",
         "",
-        "All blocks, the tower's own image size, random weights as above (`python -m benchmarks.family --eva-whole"
+        "All blocks, the tower's own image size, synthetic weights as above (`python -m benchmarks.family --eva-whole"
         " NAME ...`):",
         "",
         *EVA_HEAD,
         *(eva_line(name, row) for name, row in content.get("eva whole", {}).items()),
-        "",
-        "Where *CPU fp32* is large, the random weights amplify any rounding, float32's included: what fp16 loses there",
-        "says nothing about trained weights, and *GPU fp32* tells that the graph is right.",
     ]
     return lines
+
+
+def too_wide(content: dict[str, Any]) -> list[str]:
+    """What the page says of the towers whose figures the GPU gate does not accept: empty, or lines."""
+    rows = {name: row for name, row in content.get("eva", {}).items() if not row["passed"]}
+    if not rows:
+        return []
+    lines = [
+        f"The gate accepts 0.9999, and refuses {', '.join(f'`{name}`' for name in rows)}:",
+        "right in float64 and on the CPU, every op on the GPU. In fp16 a Linear's sum is itself an fp16 number,",
+        "rounded thousands of times in the widest towers. And weights of more than 128 MiB, the largest buffer that",
+        "WebGPU promises, come out as zeros, without an error. One Linear alone, fp16 weights in the file, on nine",
+        "rows (`python -m benchmarks.family --only linears`):",
+        "",
+        "| inputs | outputs | MiB in fp16 | GPU fp16 | MiB in fp32 | GPU fp32 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in content.get("linears", []):
+        size = row["inputs"] * row["outputs"] / 2**20
+        fp16, fp32 = (f"{c:.7f}" if c else "zeros" for c in row["correlations"])
+        lines.append(f"| {row['inputs']} | {row['outputs']} | {2 * size:.0f} | {fp16} | {4 * size:.0f} | {fp32} |")
+    return [*lines, ""]
 
 
 EVA_HEAD = (
@@ -322,11 +369,18 @@ def eva_line(name: str, row: dict[str, Any]) -> str:
         ops,
         str(fp16.get("ops_on_gpu") or ""),
         f"{row['cpu fp32']:.0e}",
-        f"{fp16['correlation']:.7f}" if fp16.get("correlation") else str(fp16.get("verdict") or "not run"),
+        shown(fp16),
         f"{fp16['norm_error']:.0e}" if fp16.get("norm_error") is not None else "",
-        f"{fp32['correlation']:.7f}" if fp32.get("correlation") else str(fp32.get("verdict") or "not run"),
+        shown(fp32),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def shown(run: dict[str, Any]) -> str:
+    """A run's correlation, or why there is none."""
+    if run.get("correlation"):
+        return f"{run['correlation']:.7f}"
+    return "zeros" if run.get("verdict") == "ran" else str(run.get("verdict") or "not run")
 
 
 def whole(folder: Path) -> tuple[str, dict[str, Any]]:
@@ -408,16 +462,18 @@ def main() -> None:
     parser.add_argument("--only", default="", help="variants, separated by commas")
     parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--bundles", type=Path, nargs="+", default=[], help="bundles of whole towers")
-    parser.add_argument("--eva", nargs="?", const="", help="entry points of timm's Eva class, two blocks")
+    parser.add_argument("--eva", nargs="*", help="entry points of timm's Eva class, or all of them: two blocks")
     parser.add_argument("--eva-whole", nargs="+", default=[], help="entry points, whole")
     options = parser.parse_args()
+    if unknown := {*(options.eva or ()), *options.eva_whole} - {*eva_names()}:
+        parser.error(f"no entry points of timm's Eva class: {', '.join(sorted(unknown))}")
     if options.eva is not None:
-        return eva_rows(json.loads(JSON.read_text("utf-8")), options.eva)
+        return eva_rows(json.loads(JSON.read_text("utf-8")), options.eva or eva_names())
     if options.eva_whole:
         content = json.loads(JSON.read_text("utf-8"))
         for name in options.eva_whole:
             model = timm.create_model(name, pretrained=False).eval().requires_grad_(False)
-            content.setdefault("eva whole", {})[name] = measure_eva(spread(model, AMPLITUDE))
+            content.setdefault("eva whole", {})[name] = measure_eva(fill(model, AMPLITUDE))
             write(content)
         return None
     if options.bundles:
@@ -425,7 +481,8 @@ def main() -> None:
         content["whole"] = content.get("whole", {}) | dict(map(whole, options.bundles))
         return write(content)
     names = [name for name in options.only.split(",") if name]
-    wanted = [find(name) for name in names if name != "others"] or list(VARIANTS) * (not names)
+    extra = ("others", "linears")
+    wanted = [find(name) for name in names if name not in extra] or list(VARIANTS) * (not names)
     content = json.loads(JSON.read_text("utf-8")) if JSON.is_file() else {"rows": {}}
     content |= {"command": "python -m benchmarks.family", "versions": report.versions()}
     twins: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -441,6 +498,9 @@ def main() -> None:
         for what, case in OTHERS.items():
             content["others"][what] = measure_other(*case)
             write(content)
+    if not names or "linears" in names:
+        content["linears"] = [measure_linear(*shape) for shape in LINEARS]
+        write(content)
 
 
 def write(content: dict[str, Any]) -> None:

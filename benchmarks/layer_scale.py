@@ -2,7 +2,7 @@
 
     python -m benchmarks.layer_scale
 
-DINOv3 small at 128 pixels with random weights, every factor as the row says; weights rounded to fp16 in PyTorch. The
+DINOv3 small at 128 pixels with synthetic weights, every factor as the row says; weights rounded to fp16 in PyTorch. The
 figure is the median, over the channels of the patch map, of the channel's relative error. `chosen` is the residual
 stream's scale that `validate.headroom.fit_scales` picks; the other column has the 1/32 of a tower without LayerScale.
 """
@@ -14,7 +14,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from pecore.convert.timm_tower import spread
+from pecore.convert.synthetic import fill
 from pecore.image import preprocess
 from pecore.rewrites import Output, rewrite
 from pecore.validate.headroom import FP16_SMALLEST_NORMAL, STREAM_SCALE, fit_scales
@@ -42,7 +42,7 @@ def channel_error(found: Tensor, expected: Tensor) -> float:
 
 @torch.no_grad()
 def main() -> None:
-    model = spread(timm.create_model("vit_small_patch16_dinov3", pretrained=False, img_size=SIDE)).eval()
+    model = fill(timm.create_model("vit_small_patch16_dinov3", pretrained=False, img_size=SIDE)).eval()
     images = [torch.from_numpy(preprocess(image, SIDE)) for _, image in photographs()][:3]
     output = Output("features")
     print("| factor | chosen | kept | flushed | 1/32: kept | flushed |")

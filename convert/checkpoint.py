@@ -27,7 +27,7 @@ from pecore.convert.fingerprint import fingerprint
 from pecore.convert.packaged import checkpoint_file
 from pecore.convert.state_dict import TowerFile, read_tower
 from pecore.convert.synthetic import LOGIT_SCALE, synthetic_state_dict
-from pecore.convert.timm_tower import hub_file, spread_state_dict, timm_state_dict
+from pecore.convert.timm_tower import hub_file, timm_state_dict
 from pecore.convert.towers import tower_shapes
 from pecore.errors import InputError
 from pecore.variants import VARIANTS, Variant
@@ -96,9 +96,9 @@ def load(
         InputError: one sentence, for whatever can't be fetched, read or trusted, or does not fit `variant`.
     """
     if source == "synthetic":
-        made = synthetic_state_dict(variant.as_trained, seed, amplitude) if variant.is_pe else None
+        made = variant.as_trained if variant.is_pe else variant  # of the others positions are not interpolated here
         return Weights(
-            state_dict=made or spread_state_dict(variant, seed, amplitude),
+            state_dict=synthetic_state_dict(made, seed, amplitude),
             kind="synthetic",
             source=f"synthetic, seed {seed}, massive activations of {amplitude:g}",
             file=None,

@@ -8,8 +8,12 @@ few channels carry *massive activations* (https://arxiv.org/abs/2402.17762), the
 A trained tower lives with those because its later LayerNorms are trained against them: the massive channels get small
 weights, the others large ones. So it is here; without that the later blocks would see next to nothing of the image.
 
+How fast the residual stream of a Perception Encoder grows is known (`BRANCH`), and its norms follow it. Other towers
+are filled and then `level`led: a gated MLP multiplies two projections of what its norm gives, so that norms which are a
+little too loud are far too loud some blocks later, and such a tower amplifies any rounding.
+
 Such weights classify nothing. The same seed gives the same bytes on every platform: the random bits are PCG64's raw
-stream, which numpy keeps stable, and all that follows is exactly rounded arithmetic (no exp, no log).
+stream, which numpy keeps stable, and what follows is exactly rounded arithmetic (no exp, no log) or a power of two.
 """
 
 from __future__ import annotations
@@ -18,13 +22,17 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from pecore.convert.towers import tower_shapes
+from pecore.convert.towers import build_tower, tower_shapes
 from pecore.errors import InputError
+from pecore.rewrites.tower import layer_scale, post_norm
 from pecore.variants import Variant
 
 LOGIT_SCALE = 100.0  # what CLIP training clamps it to, and where it usually ends
@@ -36,10 +44,13 @@ AMPLITUDE_LIMIT = 1e5  # beyond it float32 itself loses digits of the image: no 
 # Standard deviations; a weight matrix's is its gain (1 where none is given) / sqrt(fan_in), which keeps variance.
 NORM_SPREAD = 0.2  # LayerNorm weights around 1
 BIAS = 0.1
-EMBED = 0.3  # class token, position table
+EMBED = 0.3  # class token, registers, position table, learned frequencies of RoPE
 GAINS = {"attn.proj.weight": 0.7, "mlp.fc2.weight": 0.9}
 QK_GAIN = 1.5  # attention logits of standard deviation 1 to 2 on photographs
-QK_ROWS = {"attn.qkv.weight": 2, "attn_pool.q.weight": 1, "attn_pool.kv.weight": 1}  # rows for q and k, in widths
+QK_ROWS = {  # rows for q and k, in widths
+    **{"attn.qkv.weight": 2, "attn.q_proj.weight": 1, "attn.k_proj.weight": 1},
+    **{"attn_pool.q.weight": 1, "attn_pool.kv.weight": 1},
+}
 BRANCH = 0.36  # variance one residual branch adds to the stream, as measured with the figures above
 
 
@@ -47,17 +58,19 @@ def synthetic_state_dict(variant: Variant, seed: int = 0, amplitude: float = 400
     """State dict of timm's tower for `variant` (float32, all keys), drawn from `seed`.
 
     `amplitude` is the largest absolute value in the residual stream after the second block (the first, where there is
-    only one), carried by four channels drawn from `seed`; 0 leaves massive activations out. Each tensor is drawn from
-    its own stream, so a shallower tower has the very blocks of a deeper one. Raises InputError when amplitude is
-    not between 0 and AMPLITUDE_LIMIT.
+    only one, and in towers that are no PE), carried by four channels drawn from `seed`; 0 leaves massive activations
+    out. Each tensor is drawn from its own stream, so a shallower tower has the very blocks of a deeper one. Raises
+    InputError when amplitude is not between 0 and AMPLITUDE_LIMIT.
     """
     if not 0 <= amplitude <= AMPLITUDE_LIMIT:
         raise InputError(f"amplitude {amplitude:g} is not between 0 and {AMPLITUDE_LIMIT:g}: try 400")
+    if not variant.is_pe:
+        return dict(fill(build_tower(variant), amplitude, seed).state_dict())
     shapes = tower_shapes(variant)
     state_dict = {}
     keep = keeper(shapes)
     for key, shape in shapes.items():
-        state_dict[key] = keep(key, _tensor(key, shape, variant, seed))
+        state_dict[key] = keep(key, _tensor(key, shape, variant.width, seed))
     if amplitude:
         _add_massive_activations(state_dict, variant, seed, amplitude)
     return state_dict
@@ -104,31 +117,90 @@ def normal(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
     return torch.from_numpy(out).reshape(shape)
 
 
-def massive_channels(variant: Variant, seed: int) -> list[int]:
+def massive_channels(width: int, seed: int) -> list[int]:
     """The channels of the residual stream that carry MASSIVE, in its order."""
-    return torch.argsort(normal("massive channels", (variant.width,), seed), stable=True)[: len(MASSIVE)].tolist()
+    return torch.argsort(normal("massive channels", (width,), seed), stable=True)[: len(MASSIVE)].tolist()
 
 
-def _tensor(key: str, shape: tuple[int, ...], variant: Variant, seed: int) -> torch.Tensor:
+@torch.no_grad()
+def fill(model: Any, amplitude: float = 0.0, seed: int = 7) -> Any:
+    """Any tower of timm's with such weights in place of its own, massive activations from the first block on; returns
+    it."""
+    for key, parameter in model.named_parameters():
+        parameter.copy_(_tensor(key, tuple(parameter.shape), model.embed_dim, seed))
+    channels = massive_channels(model.embed_dim, seed) if amplitude else []
+    if post_norm(model):
+        _tone_down(model, channels, amplitude)
+    if amplitude:
+        first = model.blocks[0]
+        gamma = layer_scale(first, 2)
+        values = amplitude * torch.tensor(MASSIVE)
+        writer = first.norm2 if post_norm(model) else first.mlp.fc2
+        writer.bias[channels] = values if gamma is None else values / gamma[channels]
+    level(model, channels, normal("picture", (1, 3, *model.patch_embed.img_size), seed))
+    return model
+
+
+def level(model: Any, channels: Sequence[int], picture: Tensor) -> None:
+    """Scale the weights of every norm that reads the residual stream so that on `picture` `[1, 3, H, W]` what it gives
+    has a mean square near 1, and nothing far above 1 on the massive `channels`. By powers of two: they come out the
+    same wherever the forward pass is rounded otherwise."""
+    norms = [model.norm, model.fc_norm]
+    norms += [] if post_norm(model) else [norm for block in model.blocks for norm in (block.norm1, block.norm2)]
+    hooks = [
+        norm.register_forward_hook(partial(_leveled, channels=channels))
+        for norm in norms
+        if not isinstance(norm, nn.Identity)
+    ]
+    model(picture)
+    for hook in hooks:
+        hook.remove()
+
+
+def _leveled(norm: Any, given: tuple[Tensor, ...], out: Tensor, *, channels: Sequence[int]) -> Tensor:
+    """A forward hook: a norm's new weights, and what it gives with them."""
+    bias = getattr(norm, "bias", None)
+    size = (out if bias is None else out - bias).flatten(0, -2).square().mean(0).sqrt()  # of each channel
+    ordinary = torch.ones_like(size, dtype=torch.bool)
+    ordinary[list(channels)] = False
+    factor = torch.full_like(size, float(size[ordinary].square().mean().sqrt()))
+    factor[list(channels)] = size[list(channels)].clamp(min=1.0)
+    norm.weight *= torch.exp2(-factor.log2().round())
+    return norm.forward(*given)
+
+
+def _tone_down(model: Any, channels: Sequence[int], amplitude: float) -> None:
+    """Post-norm blocks: Linears read the stream itself, which their norms write to."""
+    branches = 0
+    for block in model.blocks:
+        for linear, norm in ((block.attn.qkv, block.norm1), (block.mlp.fc1, block.norm2)):
+            linear.weight /= math.sqrt(1 + BRANCH * branches)
+            if branches > 1:
+                linear.weight[:, channels] /= max(1.0, amplitude)
+            norm.weight *= math.sqrt(BRANCH)
+            branches += 1
+
+
+def _tensor(key: str, shape: tuple[int, ...], width: int, seed: int) -> torch.Tensor:
     z = normal(key, shape, seed)
     if key == "attn_pool.latent":
         return z
-    if key in ("cls_token", "pos_embed"):
-        return z * EMBED
     if key.endswith("bias"):
         return z * BIAS
     if len(shape) == 1:
         return 1 + z * NORM_SPREAD
+    if not key.endswith(".weight"):
+        return z * EMBED
     suffix = ".".join(key.split(".")[-3:])
     z *= GAINS.get(suffix, 1.0) / math.sqrt(math.prod(shape[1:]))
-    z[: QK_ROWS.get(suffix, 0) * variant.width] *= QK_GAIN
+    z[: QK_ROWS.get(suffix, 0) * width] *= QK_GAIN
     return z
 
 
 def _add_massive_activations(
     state_dict: dict[str, torch.Tensor], variant: Variant, seed: int, amplitude: float
 ) -> None:
-    channels = massive_channels(variant, seed)
+    channels = massive_channels(variant.width, seed)
     values = amplitude * torch.tensor(MASSIVE, dtype=torch.float64)
     first = min(1, variant.depth - 1)
     gamma = state_dict.get(f"blocks.{first}.gamma_2")

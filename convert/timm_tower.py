@@ -8,11 +8,8 @@ import torch
 
 from pecore.errors import InputError
 from pecore.image import Resize
-from pecore.rewrites.tower import UnsupportedTowerError, check_block, check_tower, layer_scale, layer_scaled
+from pecore.rewrites.tower import UnsupportedTowerError, check_block, check_tower, layer_scaled
 from pecore.variants import Variant, find_timm, resized
-
-MASSIVE = 4
-"""Channels of synthetic towers that carry massive activations."""
 
 PE_PREPROCESSING = {
     "summary": "RGB, squashed to the input's square (antialiased bilinear, as Pillow; no crop), then to the range",
@@ -136,12 +133,6 @@ def timm_state_dict(variant: Variant, tensors: Mapping[str, torch.Tensor]) -> di
     return module.checkpoint_filter_fn(dict(tensors), tower)
 
 
-def spread_state_dict(variant: Variant, seed: int, amplitude: float) -> dict[str, torch.Tensor]:
-    """Synthetic weights: timm's untrained ones, `spread`."""
-    torch.manual_seed(seed)
-    return dict(spread(create(variant, variant.depth), amplitude, seed).state_dict())
-
-
 def create(variant: Variant, depth: int, device: str | torch.device = "cpu") -> Any:
     """timm's tower for a variant that is no PE, untrained, without any download."""
     import timm
@@ -202,31 +193,3 @@ def reduced(name: str, grid: Sequence[int] = (4, 4), widest: int | None = None, 
     size = tuple(side * p for side, p in zip(grid, patch))
     model: Any = timm.create_model(name, pretrained=False, depth=2, img_size=size, **options)
     return model.eval().requires_grad_(False)
-
-
-def spread(model: Any, amplitude: float = 0.0, seed: int = 7) -> Any:
-    """The same tower with every parameter moved away from its initial value, as training does, and from the first block
-    on massive activations of `amplitude` in four channels, which what reads the residual stream tones down: a trained
-    tower's norms have small weights there and large ones elsewhere. Without that nothing else would show in what
-    follows."""
-    generator = torch.Generator().manual_seed(seed)
-    for p in model.parameters():
-        noise = torch.empty(p.shape).normal_(generator=generator)
-        p.data += noise * (0.2 if p.ndim == 1 else 0.5 * p.shape[-1] ** -0.5)
-    if not amplitude:
-        return model
-    first, *others = model.blocks
-    post_norm = type(first).__name__ == "EvaBlockPostNorm"
-    if (gamma := layer_scale(first, 2)) is not None:
-        gamma.data[:MASSIVE] = 1.0
-    (first.norm2 if post_norm else first.mlp.fc2).bias.data[:MASSIVE] += amplitude
-    deviation = amplitude * (MASSIVE / model.embed_dim) ** 0.5  # of a token whose other channels are near 1
-    norms = [model.norm, model.fc_norm] + ([] if post_norm else [n for b in others for n in (b.norm1, b.norm2)])
-    for norm in norms:
-        if not isinstance(norm, torch.nn.Identity):
-            norm.weight.data *= max(1.0, deviation)
-            norm.weight.data[:MASSIVE] /= amplitude
-    for block in others if post_norm else ():
-        for linear in (block.attn.qkv, block.mlp.fc1):
-            linear.weight.data[:, :MASSIVE] /= amplitude
-    return model

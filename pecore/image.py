@@ -60,8 +60,8 @@ class Resize:
 
     @property
     def name(self) -> str:
-        """As a manifest's `preprocessing.resize`: `squash` for what PE has and nothing else, so that an app that knows
-        only that refuses the others."""
+        """As a manifest's `preprocessing.resize`: `squash` for what PE has and nothing else, so that an older app,
+        which knows only that, refuses the others."""
         if self.mode == "crop":
             return "crop"
         parts = [self.mode, "crop" if self.crop_pct != 1.0 else "", self.filter if self.filter != "bilinear" else ""]
@@ -82,16 +82,18 @@ class Resize:
             )
         return found
 
+    def target(self, width: int, height: int, size: int) -> tuple[int, int]:
+        """Width and height to which an image is resized before the square of `size` pixels is cut from its middle."""
+        scaled = math.floor(size / self.crop_pct)
+        if self.mode == "squash":
+            return scaled, scaled
+        if width <= height:
+            return scaled, int(scaled * height / width)
+        return int(scaled * width / height), scaled
+
     def apply(self, image: Image.Image, size: int) -> Image.Image:
         """The square of `size` pixels, as timm's evaluation transform makes it."""
-        scaled = math.floor(size / self.crop_pct)
-        width, height = image.size
-        if self.mode == "squash":
-            target = (scaled, scaled)
-        elif width <= height:
-            target = (scaled, int(scaled * height / width))
-        else:
-            target = (int(scaled * width / height), scaled)
+        target = self.target(*image.size, size)
         image = image.resize(target, FILTERS[self.filter])
         if target == (size, size):
             return image

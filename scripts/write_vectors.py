@@ -10,6 +10,7 @@ import hashlib
 import json
 import struct
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,18 @@ from PIL import Image
 from pecore.convert.checkpoint import load
 from pecore.convert.towers import build_tower
 from pecore.encoder import rank
-from pecore.image import MEAN, STD, load_image, preprocess
+from pecore.image import MEAN, SQUASH, STD, Resize, load_image, preprocess
 from pecore.labels import LabelSet
 from pecore.variants import Variant, find
 
 FOLDER = Path(__file__).parents[1] / "tests" / "vectors"
 PRECISION_BITS = 32 - 8 - 2  # of the fixed-point weights
 COEFFICIENTS = [(5, 3), (3, 5), (64, 7), (4, 4), (2, 1), (1, 3)]
+RESIZES = [  # such as timm's towers have
+    *(Resize("crop", "bicubic"), Resize("squash", "bicubic")),
+    *(Resize("crop", "bicubic", 0.9), Resize("crop", "bicubic", 0.95), Resize("squash", "bicubic", 0.95)),
+    *(Resize("crop", "bilinear", 0.875), Resize("squash", "bilinear", 0.9)),
+]
 GENERATED = [  # width, height, size; the order of the passes changes between the last two
     *((4032, 3024, 224), (1000, 3, 224), (3, 1000, 224), (640, 480, 336), (225, 223, 224), (448, 448, 224)),
     *((1080, 1920, 224), (223, 225, 224), (324, 424, 224), (323, 424, 224)),
@@ -40,37 +46,57 @@ LOGIT_SCALE, TOP_K = 100.0, 5
 TOWER = replace(find("T16"), depth=1, image_size=64)
 
 
-def weights(in_size: int, out_size: int) -> list[tuple[int, list[int]]]:
+def triangle(x: float) -> float:
+    return max(1.0 - abs(x), 0.0)
+
+
+def cubic(x: float) -> float:
+    x = abs(x)
+    if x < 1.0:
+        return (1.5 * x - 2.5) * x * x + 1.0
+    return (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5 if x < 2.0 else 0.0
+
+
+KERNELS: dict[str, tuple[float, Callable[[float], float]]] = {"bilinear": (1.0, triangle), "bicubic": (2.0, cubic)}
+"""Filter -> its radius and what it weighs at a distance, in pixels of the smaller of the two sides."""
+
+
+def weights(in_size: int, out_size: int, kernel: str = "bilinear") -> list[tuple[int, list[int]]]:
     """For each output pixel: the first input pixel it reads, and the fixed-point weight of that and the following."""
+    radius, weigh = KERNELS[kernel]
     scale = in_size / out_size
-    support = max(scale, 1.0)  # the triangle's half width, in input pixels
-    steepness = 1.0 / support
+    support = radius * max(scale, 1.0)  # in input pixels
+    steepness = 1.0 / max(scale, 1.0)
     out = []
     for x in range(out_size):
         centre = (x + 0.5) * scale
         first = max(int(centre - support + 0.5), 0)  # int() truncates
         last = min(int(centre + support + 0.5), in_size)
-        shares = [max(1.0 - abs((i - centre + 0.5) * steepness), 0.0) for i in range(first, last)]
+        shares = [weigh((i - centre + 0.5) * steepness) for i in range(first, last)]
         total = 0.0
         for share in shares:  # in this order: it decides the last bit
             total += share
-        out.append((first, [int(0.5 + share / total * (1 << PRECISION_BITS)) for share in shares]))
+        parts = [share / total * (1 << PRECISION_BITS) for share in shares]
+        out.append((first, [int(part - 0.5 if part < 0 else part + 0.5) for part in parts]))
     return out
 
 
-def resize(pixels: np.ndarray, size: int) -> np.ndarray:
-    """uint8 `[h, w, 3]` -> `[size, size, 3]`: one axis, rounded to uint8, then the other."""
+def resize(pixels: np.ndarray, size: int, how: Resize = SQUASH) -> np.ndarray:
+    """uint8 `[h, w, 3]` -> `[size, size, 3]`: one axis, rounded to uint8, then the other; of each the middle."""
     height, width, _ = pixels.shape
-    vertical_first = height > size and height - size > 2 * (width - size)
+    across, down = how.target(width, height, size)
+    vertical_first = height > down and height - down > 2 * (width - across)
     for axis in (0, 1) if vertical_first else (1, 0):
-        pixels = _resize_axis(pixels, size, axis)
+        pixels = _resize_axis(pixels, (down, across)[axis], axis, size, how.filter)
     return pixels
 
 
-def _resize_axis(pixels: np.ndarray, size: int, axis: int) -> np.ndarray:
+def _resize_axis(pixels: np.ndarray, to: int, axis: int, keep: int, kernel: str) -> np.ndarray:
+    """`axis` resized to `to` pixels, of which the middle ones are kept."""
     lines = np.moveaxis(pixels, axis, 0).astype(np.int64)
-    out = np.empty((size, *lines.shape[1:]), np.uint8)
-    for i, (first, taps) in enumerate(weights(len(lines), size)):
+    start = round((to - keep) / 2)  # of two whole numbers that are equally near the even one
+    out = np.empty((keep, *lines.shape[1:]), np.uint8)
+    for i, (first, taps) in enumerate(weights(len(lines), to, kernel)[start : start + keep]):
         total = 1 << (PRECISION_BITS - 1)
         for k, tap in enumerate(taps):
             total = total + tap * lines[first + k]
@@ -175,10 +201,10 @@ def write(folder: Path) -> None:
             "text_embeddings.bin": "little-endian int32 n, int32 dim, n * dim float32",
         },
         "resize": {
-            "name": "Pillow's antialiased bilinear filter for 8-bit images, aspect ratio not kept",
+            "name": "Pillow's antialiased filters for 8-bit images; unless said otherwise bilinear, to the square",
             "precision_bits": PRECISION_BITS,
-            "order": "columns first if h > size and h - size > 2 * (w - size), else rows first; uint8 in between",
-            "weights": [_worked(i, o) for i, o in COEFFICIENTS],
+            "order": "to W x H: columns first if h > H and h - H > 2 * (w - W), else rows first; uint8 in between",
+            "weights": [_worked(i, o, kernel) for kernel in KERNELS for i, o in COEFFICIENTS],
         },
         "normalise": {"mean": MEAN, "std": STD, "tolerance": 1e-6},
         "images": entries,
@@ -189,15 +215,32 @@ def write(folder: Path) -> None:
                 for w, h, s in GENERATED
             ],
         },
+        "resizes": [_resized(how, folder, entries) for how in RESIZES],
         "scores": _scores(folder, pictures),
     }
     text = json.dumps(content, indent=1, ensure_ascii=False)
     (folder / "vectors.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _worked(in_size: int, out_size: int) -> dict[str, Any]:
-    found = weights(in_size, out_size)
-    return {"in": in_size, "out": out_size, "first": [f for f, _ in found], "weights": [w for _, w in found]}
+def _resized(how: Resize, folder: Path, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a manifest says of a resize that is no plain squash, and the pictures' digests, to 8, 64 and 224 pixels."""
+    digests = {}
+    for entry in entries:
+        rgb = np.fromfile(folder / entry["rgb"], np.uint8).reshape(entry["height"], entry["width"], 3)
+        digests[entry["name"]] = {str(size): _digest(resize(rgb, size, how)) for size in (8, 64, 224)}
+    about = {"resize": how.name, "filter": f"{how.filter}, antialiased", "crop_pct": how.crop_pct}
+    return {"preprocessing": about, "resized_sha256": digests}
+
+
+def _worked(in_size: int, out_size: int, kernel: str) -> dict[str, Any]:
+    found = weights(in_size, out_size, kernel)
+    return {
+        "in": in_size,
+        "out": out_size,
+        "filter": kernel,
+        "first": [f for f, _ in found],
+        "weights": [w for _, w in found],
+    }
 
 
 def _digest(pixels: np.ndarray) -> str:

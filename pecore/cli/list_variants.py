@@ -26,7 +26,7 @@ LEGEND = (
 
 ALL_LEGEND = (
     "two blocks: exact to timm in float64, graph, CPU, ML Drift in fp16 and fp32; of embedding and features the lower",
-    "correlation. Random weights; docs/family.md has more. `pecore convert --timm-model NAME` converts one.",
+    "correlation. Synthetic weights; docs/family.md has more. `pecore convert --timm-model NAME` converts one.",
 )
 
 

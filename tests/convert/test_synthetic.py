@@ -5,11 +5,13 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from skimage import data
+from torch.nn import Identity
 
-from pecore.convert.synthetic import massive_channels, normal, synthetic_state_dict
+from pecore.convert.synthetic import fill, massive_channels, normal, synthetic_state_dict
 from pecore.convert.towers import build_tower, tower_shapes
 from pecore.errors import InputError
 from pecore.image import preprocess
@@ -99,7 +101,7 @@ def test_statistics_of_a_trained_tower(amplitude: float, photographs: torch.Tens
     blocks = [f"blocks.{i}" for i in range(FOUR.depth)]
     norms = [f"{block}.norm{n}" for block in blocks for n in (1, 2)] + ["norm"]
     seen, embedding = outputs(tower, blocks + norms + [f"{b}.attn.qkv" for b in blocks], photographs)
-    massive = massive_channels(FOUR, 0)
+    massive = massive_channels(FOUR.width, 0)
     ordinary = [c for c in range(FOUR.width) if c not in massive]
 
     # Massive activations: where they should be, as large as asked for, and compensated by the norms after them.
@@ -133,9 +135,45 @@ def test_statistics_of_a_trained_tower(amplitude: float, photographs: torch.Tens
 
 
 def test_massive_channels_follow_the_seed() -> None:
-    drawn = [massive_channels(FOUR, seed) for seed in range(3)]
+    drawn = [massive_channels(FOUR.width, seed) for seed in range(3)]
     assert all(len(set(channels)) == 4 for channels in drawn)
     assert len({tuple(channels) for channels in drawn}) == 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "eva02_tiny_patch14_224",  # SwiGLU without a norm: it squares whatever the norms before it give too much
+        "eva02_base_patch14_224",
+        "eva02_enormous_patch14_clip_224",
+        "vit_tiny_patch16_dinov3_qkvb",
+        "vit_small_patch16_rope_mixed_224",
+        "vit_small_patch14_reg4_dinov2",
+    ],
+)
+def test_other_towers_are_as_well_conditioned(name: str) -> None:
+    """Twelve narrow blocks: the norms give what a trained tower's give, and float32 is as good as exact."""
+    side = 4 * (14 if "patch14" in name else 16)
+    form = {"depth": 12, "img_size": side, "embed_dim": 192, "num_heads": 4}
+    tower, again = (fill(timm.create_model(name, **form).eval(), 400.0, seed=3).requires_grad_(False) for _ in range(2))
+    assert digest(tower.state_dict()) == digest(again.state_dict())
+    photo, other = (torch.from_numpy(preprocess(load(), side)) for load in (data.astronaut, data.cat))
+    massive = massive_channels(tower.embed_dim, 3)
+    ordinary = [c for c in range(tower.embed_dim) if c not in massive]
+    blocks = [f"blocks.{i}" for i in range(12)]
+    norms = [f"{block}.norm{n}" for block in blocks for n in (1, 2)] + ["norm"]
+    seen, _ = outputs(tower, [*blocks, *(n for n in norms if not isinstance(tower.get_submodule(n), Identity))], photo)
+    for block in blocks:
+        assert seen[block][..., massive].abs().max() == pytest.approx(400, rel=0.1)
+        assert 0.5 < seen[block][..., ordinary].square().mean() < 50
+    for norm in norms:
+        if norm in seen:
+            assert 0.1 < seen[norm][..., ordinary].square().mean() < 3, norm
+    features = [tower.forward_features(image) for image in (photo, other)]
+    exact = tower.double().forward_features(photo.double())
+    assert (features[0] - exact).abs().max() <= 1e-5 * exact.abs().max()  # 1e-4 and more before the norms were levelled
+    alike = F.cosine_similarity(*(f[..., ordinary].flatten() for f in features), dim=0)
+    assert alike < 0.98  # the image still shows at the end
 
 
 @pytest.mark.parametrize("amplitude", [-1.0, 2e5, math.inf, math.nan])

@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 
 from pecore.bundle import open_bundle
 from pecore.convert import checkpoint, pipeline
-from pecore.convert.timm_tower import create, eva_names, hub_file, preprocessing, spread_state_dict, timm_variant
+from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.timm_tower import create, eva_names, hub_file, preprocessing, timm_variant
 from pecore.convert.towers import build_tower
+from pecore.embed import embedded
 from pecore.encoder import PerceptionEncoder
 from pecore.errors import InputError
 from pecore.image import Resize, preprocess
@@ -112,7 +114,7 @@ def dinov3_keys(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def eupe() -> tuple[Any, dict[str, torch.Tensor]]:
     variant = timm_variant(EUPE, 64, pool="token")
-    return variant, spread_state_dict(variant, seed=3, amplitude=100.0)
+    return variant, synthetic_state_dict(variant, seed=3, amplitude=100.0)
 
 
 def test_weights_as_timm_and_as_their_authors_store_them(eupe, tmp_path: Path) -> None:
@@ -144,7 +146,7 @@ def test_another_tower_s_weights_are_refused(eupe, tmp_path: Path) -> None:
 
 def test_positions_follow_the_image_size(tmp_path: Path) -> None:
     trained, small = (timm_variant("eva02_tiny_patch14_224.mim_in22k", size) for size in (None, 56))
-    tensors = spread_state_dict(trained, seed=1, amplitude=0.0)
+    tensors = synthetic_state_dict(trained, seed=1, amplitude=0.0)
     path = tmp_path / "model.safetensors"
     save_file({k: t.contiguous() for k, t in tensors.items()}, path)
     weights = checkpoint.load(small, path)
@@ -180,6 +182,8 @@ def test_a_bundle_from_weights_to_an_embedding(eupe, tmp_path: Path) -> None:
     tokens = model.forward_features(pixels[None])
     expected = F.normalize(tokens[:, 0], dim=-1)
     assert np.abs(encoder.embed_image(photo) - expected.numpy()).max() <= 1e-5
+    ((_, row),) = embedded(encoder, [photo], read=lambda image: image)  # what `pecore embed` runs
+    assert np.abs(np.asarray(row) - expected.numpy()).max() <= 1e-5
     theirs = tokens[0, 5:].numpy()  # class token and four registers left out
     ours = encoder.features(photo)[0].reshape(192, 16).T
     assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()

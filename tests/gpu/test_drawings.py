@@ -1,6 +1,6 @@
 """The trained tower's accuracy on the real delegate: on drawings what its file says on the CPU.
 
-`python -m benchmarks.drawings` measures all; a software driver takes half a second for one, so every fourth is taken here.
+A software driver takes half a second for one, so every fourth is taken; `python -m benchmarks.drawings` measures all.
 """
 
 from pathlib import Path

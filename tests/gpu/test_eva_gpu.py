@@ -8,7 +8,8 @@ import torch
 
 from pecore.convert.export import export_tflite
 from pecore.convert.quantize import quantize
-from pecore.convert.timm_tower import reduced, spread
+from pecore.convert.synthetic import fill
+from pecore.convert.timm_tower import reduced
 from pecore.image import preprocess
 from pecore.rewrites import Output, rewrite
 from pecore.runtime import open_model
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.gpu
     ],
 )
 def test_resident_and_right(tmp_path: Path, name: str) -> None:
-    model, output = spread(reduced(name, (2, 3), widest=1024), amplitude=400.0), Output("both")
+    model, output = fill(reduced(name, (2, 3), widest=1024), amplitude=400.0), Output("both")
     height, width = model.patch_embed.img_size
     shots = [preprocess(image, max(height, width))[..., :height, :width] for _, image in photographs()]
     images = [torch.from_numpy(shot.copy()) for shot in shots]

@@ -31,3 +31,15 @@ def test_the_table(capfd, monkeypatch):
     out = run(capfd, "list")
     assert all(variant.name in out for variant in VARIANTS)
     assert "[1, 768, 32, 32]" in out  # spatial-b16's map
+
+
+def test_every_tower_of_timm_s_eva_class(capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    towers = json.loads(run(capfd, "list", "--all", "--json"))["towers"]
+    passed = sum(tower["two_blocks"]["passed"] for tower in towers)
+    assert len(towers) == 65
+    whole = {tower["timm"]: tower["whole"] for tower in towers if tower["whole"]}
+    assert whole["vit_small_patch16_dinov3_qkvb"]["passed"]
+    out = run(capfd, "list", "--all")
+    assert f"{passed} of 65 pass every gate" in out
+    assert all(tower["timm"] in out for tower in towers)

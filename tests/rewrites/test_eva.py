@@ -6,7 +6,8 @@ The list is timm's own: an entry point that a new timm brings fails here until i
 import pytest
 import torch
 
-from pecore.convert.timm_tower import eva_names, reduced, spread
+from pecore.convert.synthetic import fill
+from pecore.convert.timm_tower import eva_names, reduced
 from pecore.rewrites import Output, Scales
 from pecore.validate.exactness import max_difference
 
@@ -40,6 +41,6 @@ UNUSUAL = Scales(
 def test_every_entry_point(name: str) -> None:
     """Embedding (the pooled tokens, where the tower has no projection) and the map of patches, registers left out."""
     assert name not in REFUSED
-    model = spread(reduced(name, grid=(2, 3), widest=WIDEST))
+    model = fill(reduced(name, grid=(2, 3), widest=WIDEST))
     image = torch.randn(1, 3, *model.patch_embed.img_size, generator=torch.Generator().manual_seed(12))
     assert max_difference(model, UNUSUAL, image, Output("both")) <= EXACT

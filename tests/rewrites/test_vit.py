@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from pecore.convert.timm_tower import spread
+from pecore.convert.synthetic import fill
 from pecore.rewrites import Output, Scales, UnsupportedTowerError, rewrite
 from pecore.validate.exactness import max_difference
 
@@ -17,7 +17,7 @@ UNUSUAL = Scales(stem=4.0, stream=2.0**-7, gains={"blocks.0.norm2": 16.0, "norm"
 def vit(name: str, **options: Any) -> Any:
     """Two blocks on 2 x 2 patches."""
     side = 2 * (14 if "patch14" in name else 16)
-    return spread(timm.create_model(name, pretrained=False, depth=2, img_size=side, **options)).eval()
+    return fill(timm.create_model(name, pretrained=False, depth=2, img_size=side, **options)).eval()
 
 
 @pytest.mark.parametrize("by_block", [False, True], ids=["whole", "by block"])

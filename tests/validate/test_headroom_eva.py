@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from pecore.convert.timm_tower import reduced, spread
+from pecore.convert.synthetic import fill
+from pecore.convert.timm_tower import reduced
 from pecore.rewrites import Output, Scales, rewrite
 from pecore.rewrites.norm import LEAST_CARRIED, ScaledLayerNorm
 from pecore.rewrites.tower import INNER_NORMS
@@ -27,7 +28,7 @@ LOUD = 2000.0
 
 def tower(name: str, loud: float = 1.0) -> tuple[Any, list[torch.Tensor]]:
     """Two blocks whose inner norms read what is `loud` times as large as it was."""
-    model = spread(reduced(name, (2, 2), widest=384))
+    model = fill(reduced(name, (2, 2), widest=384))
     for block in model.blocks:
         inner = [block.attn.q_proj, block.attn.k_proj] if "sapiens2" in name else []
         inner += [block.mlp.fc1_x] if hasattr(block.mlp, "fc1_x") else []

@@ -33,8 +33,9 @@ class Engine {
 
   /** @param {ArrayBuffer} bytes of a .tflite; given away */
   async open(bytes, manifest, { accelerator, precision }) {
-    const { input, output } = manifest;
-    Object.assign(this, { accelerator, precision }, await this.#ask('open', { bytes, accelerator, precision, input, output }, [bytes]));
+    const { input, output, preprocessing } = manifest;
+    const given = { bytes, accelerator, precision, input, output, preprocessing };
+    Object.assign(this, { accelerator, precision }, await this.#ask('open', given, [bytes]));
   }
 
   /** @returns {Promise<{output: Float32Array, ms: number}>} */

@@ -3,6 +3,7 @@
 import { forgetOthers, readFile } from './bundle.js';
 import { open } from './engine.js';
 import { $, make, megabytes, nameOf, showStage } from './page.js';
+import { readResize } from './preprocess.js';
 
 const PREFERRED = ['fp16', 'fp32', 'int8']; // any other precision comes after these
 
@@ -10,10 +11,7 @@ const PREFERRED = ['fp16', 'fp32', 'int8']; // any other precision comes after t
 export function requireEmbedding(manifest) {
   const [images] = manifest.input.shape;
   if (images !== 1) throw new Error(`This bundle takes ${images} pictures at once, this page one: convert without “--batch”. The self-test runs it.`);
-  const resize = manifest.preprocessing?.resize ?? 'squash';
-  if (resize !== 'squash') {
-    throw new Error(`This bundle wants its pictures resized by ${resize}, which this page does not know: the self-test runs it.`);
-  }
+  readResize(manifest.preprocessing); // or say that it is not known, before the model is downloaded
   if (manifest.output.shape.length !== 2) {
     throw new Error(`This bundle gives features of ${manifest.output.shape.join(' × ')} numbers, not one embedding of a picture: the self-test runs it.`);
   }

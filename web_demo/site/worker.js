@@ -4,7 +4,7 @@
 
 const LITERT = new URL('vendor/litert/', self.location.href).href;
 const modules = Promise.all([import('./accelerator.js'), import('./preprocess.js'), import('./vendor/litert/litert.js')]);
-let opened; // {model, litert, input, output}
+let opened; // {model, litert, input, output, preprocessing}
 let tokenize; // of a text tower
 
 const tasks = {
@@ -14,7 +14,7 @@ const tasks = {
   },
 
   /** Load LiteRT.js and compile `bytes` strictly for one accelerator. */
-  async open({ bytes, accelerator, precision, input, output }) {
+  async open({ bytes, accelerator, precision, input, output, preprocessing }) {
     const [, , litert] = await modules;
     const threads = accelerator === 'wasm' && self.crossOriginIsolated && (await litert.supportsFeature('relaxedSimd'));
     self.Module = { locateFile: (file) => LITERT + file, mainScriptUrlOrBlob: `${LITERT}litert_wasm_threaded_internal.js` };
@@ -23,7 +23,7 @@ const tasks = {
     if (model.options.accelerator !== accelerator || (accelerator === 'webgpu' && !model.isFullyAccelerated)) {
       throw new Error('WebGPU can’t run the whole graph');
     }
-    opened = { model, litert, input, output };
+    opened = { model, litert, input, output, preprocessing };
     return { threads: threads ? runtime.liteRtWasm.getThreadCount() : 1 };
   },
 
@@ -67,12 +67,13 @@ const tasks = {
 
   /** A picture (a Blob or an ImageBitmap) through the model; and a small one of it, `small` pixels at most, where asked. */
   async embed({ picture, small }) {
-    const { input } = opened;
-    const [, { dropAlpha, normalise, resize }] = await modules;
+    const { input, preprocessing } = opened;
+    const [, { dropAlpha, normalise, readResize, resize }] = await modules;
     const size = input.shape.at(-1) === 3 ? input.shape[1] : input.shape.at(-1);
     const started = performance.now();
     const { rgba, width, height, thumbnail } = await decode(picture, small);
-    const tensor = normalise(resize(dropAlpha(rgba), width, height, size), size, input.layout, input.range);
+    const square = resize(dropAlpha(rgba), width, height, size, readResize(preprocessing));
+    const tensor = normalise(square, size, input.layout, input.range);
     const preparing = performance.now() - started;
     return { ...(await tasks.run({ tensor })), preparing, width, height, thumbnail };
   },

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { axisWeights, dropAlpha, normalise, resize } from '../site/preprocess.js';
+import { axisWeights, dropAlpha, normalise, readResize, resize } from '../site/preprocess.js';
 import { bytes, floats, sha256, vectors } from './vectors.js';
 
 const TOLERANCE = 1e-6; // float32 of numbers up to 1
@@ -9,8 +9,8 @@ const TOLERANCE = 1e-6; // float32 of numbers up to 1
 const farthest = (a, b) => a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i])), a.length === b.length ? 0 : Infinity);
 
 test('weights of an axis are exact', () => {
-  for (const { in: from, out: to, first, weights } of vectors.resize.weights) {
-    const found = axisWeights(from, to);
+  for (const { in: from, out: to, filter, first, weights } of vectors.resize.weights) {
+    const found = axisWeights(from, to, filter);
     assert.deepEqual(found.map((w) => w.first), first);
     assert.deepEqual(found.map((w) => [...w.weights]), weights);
   }
@@ -28,6 +28,23 @@ for (const image of vectors.images) {
     }
   });
 }
+
+for (const { preprocessing, resized_sha256: wanted } of vectors.resizes) {
+  test(`${Object.values(preprocessing).join(' ')}: pixels are exact`, () => {
+    for (const { name, rgb, width, height } of vectors.images) {
+      for (const [size, expected] of Object.entries(wanted[name])) {
+        assert.equal(sha256(resize(bytes(rgb), width, height, Number(size), readResize(preprocessing))), expected, `${name} to ${size}`);
+      }
+    }
+  });
+}
+
+test('a resize of the future is refused, and of a manifest that has none it is the squash', () => {
+  assert.deepEqual([undefined, {}, { resize: 'squash', filter: 'bilinear, antialiased' }].map((p) => readResize(p).mode), ['squash', 'squash', 'squash']);
+  for (const given of [{ resize: 'letterbox' }, { resize: 'crop', filter: 'lanczos' }, { resize: 'squash', filter: 'bicubic, antialiased' }]) {
+    assert.throws(() => readResize(given), new RegExp(`resized by ${given.resize} .*does not know`));
+  }
+});
 
 test('a channel in the wrong place is noticed', () => {
   const { width, height, rgb, tensors } = vectors.images.find((image) => image.name === 'wide');

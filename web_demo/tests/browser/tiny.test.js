@@ -43,6 +43,25 @@ test('scores are Python’s, on WASM and on WebGPU', async (t) => {
   check();
 });
 
+test('pictures are cropped where the manifest says so', async (t) => {
+  const folder = copyOf('tiny');
+  const file = path.join(folder, 'manifest.json');
+  const manifest = JSON.parse(readFileSync(file));
+  const preprocessing = { ...manifest.preprocessing, resize: 'crop', filter: 'bicubic, antialiased', crop_pct: 0.9 };
+  writeFileSync(file, JSON.stringify({ ...manifest, preprocessing }));
+  const { stdout, stderr } = await pecore('classify', picture('coffee.png'), '--bundle', folder, '--weights', 'fp16', '--json');
+  assert.ok(stdout, stderr);
+  const [{ predictions }] = JSON.parse(stdout).images;
+  const squashed = wanted.fp16['coffee.png'].map((row) => row.cosine);
+  assert.ok(predictions.some((row, i) => Math.abs(row.cosine - squashed[i]) > 2 * SAME)); // it makes a difference
+  const own = await serve(folder);
+  t.after(own.stop);
+  const { page, check } = await visit(t, browser);
+  await open(page, own.address);
+  assertSame(await classify(page, picture('coffee.png')), predictions, SAME);
+  check();
+});
+
 test('labels are ticked and unticked, and stay text', async (t) => {
   const { page, check } = await visit(t, browser);
   await open(page, server.address);

@@ -12,8 +12,8 @@ enum class ValueRange(val text: String) {
     ZERO_TO_255("0..255"),
 }
 
-/** The model's input: [size] x [size] RGB pixels. */
-data class InputSpec(val name: String, val size: Int, val layout: Layout, val range: ValueRange) {
+/** The model's input: [size] x [size] RGB pixels, and how an image becomes as many. */
+data class InputSpec(val name: String, val size: Int, val layout: Layout, val range: ValueRange, val resize: Resize = Resize()) {
     /** Numbers in an input. */
     val length: Int get() = 3 * size * size
 }
@@ -122,13 +122,8 @@ private fun input(manifest: Section): InputSpec {
             "the model takes ${input.text("dtype")} $shape, this app one square float32 image: convert it without --batch",
         )
     }
-    val resize = manifest.section("preprocessing").text("resize")
-    if (resize !=
-        "squash"
-    ) {
-        throw BundleException("the model wants its images resized by $resize, which this app does not know: update the app")
-    }
-    return InputSpec(input.text("name"), size, layout, range)
+    val resize = Resize.of(manifest.section("preprocessing"))
+    return InputSpec(input.text("name"), size, layout, range, resize)
 }
 
 /** The model's one output, an embedding `[1, dim]`; `outputs` lists all of them where there may be more. */
@@ -139,7 +134,7 @@ private fun output(manifest: Section): Section {
     val embedding = output.text("name") == "embedding" && shape.size == 2 && shape[0] == 1 && shape[1] > 0
     if (!embedding || all.size != 1 || output.text("dtype") != "float32") {
         val given = all.joinToString(" and ") { "${it.text("name")} ${it.ints("shape")}" }
-        throw BundleException("the model gives $given, this app needs one embedding: convert a PE core model without --output")
+        throw BundleException("the model gives $given, this app needs one embedding: convert it with --output embedding")
     }
     return output
 }

@@ -1,8 +1,8 @@
 package org.pecore.core
 
 /**
- * Image -> model input, as `pecore/preprocess.py` does it: transparency on white, squashed to the square with Pillow's
- * antialiased bilinear filter, then to the input's range and layout (docs/preprocessing.md).
+ * Image -> model input, as `pecore/image.py` does it: transparency on white, resized to the square with Pillow's
+ * antialiased filters, then to the input's range and layout (docs/preprocessing.md).
  *
  * Keeps its buffers from call to call, and makes new ones only where an image of another size comes: not for several
  * threads at once.
@@ -12,8 +12,8 @@ class Preprocessor(private val input: InputSpec) {
     private val tensor = FloatArray(input.length)
     private val normalised = FloatArray(256) { normalise(it, input.range) }
     private val resized = IntArray(size * size)
-    private var columns = Axis(size, size) // weights along x
-    private var rows = columns // and along y
+    private lateinit var columns: Axis // weights along x
+    private lateinit var rows: Axis // and along y
     private var between = IntArray(0)
 
     /**
@@ -47,9 +47,12 @@ class Preprocessor(private val input: InputSpec) {
         require(width > 0 && height > 0 && pixels.size.toLong() >= width.toLong() * height) {
             "${pixels.size} pixels are no image of $width x $height"
         }
-        if (columns.from != width) columns = Axis(width, size)
-        if (rows.from != height) rows = Axis(height, size)
-        val columnsFirst = height > size && height - size > 2 * (width - size)
+        if (!::columns.isInitialized || columns.from != width || rows.from != height) {
+            val (across, down) = input.resize.target(width, height, size)
+            columns = Axis(width, across, size, input.resize.filter)
+            rows = Axis(height, down, size, input.resize.filter)
+        }
+        val columnsFirst = height > rows.to && height - rows.to > 2 * (width - columns.to)
         val needed = size * if (columnsFirst) width else height
         if (between.size != needed) between = IntArray(needed)
         if (columnsFirst) {
@@ -103,7 +106,8 @@ private fun weighted(from: IntArray, start: Int, step: Int, axis: Axis, place: I
 private const val OPAQUE = 0xFF shl 24
 private const val HALF = 1 shl (PRECISION_BITS - 1)
 
-private fun byte(sum: Int): Int = minOf(sum shr PRECISION_BITS, 0xFF)
+/** A cubic over- and undershoots. */
+private fun byte(sum: Int): Int = (sum shr PRECISION_BITS).coerceIn(0, 0xFF)
 
 /** A pixel over white, rounded as Pillow's `alpha_composite` does (libImaging/AlphaComposite.c). */
 internal fun onWhite(argb: Int): Int {

@@ -83,6 +83,12 @@ class BundleTest {
     }
 
     @Test
+    fun `a crop is read`() {
+        val preprocessing = "\"crop\", \"filter\": \"bicubic, antialiased\", \"crop_pct\": 0.9"
+        assertEquals(Resize(true, Filter.BICUBIC, 0.9), Bundle.open(tiny.write(edit("\"squash\"", preprocessing))).input.resize)
+    }
+
+    @Test
     fun `a precision that is not known comes last`() {
         val bundle = Bundle.open(tiny.write(edit("\"precision\": \"fp16\"", "\"precision\": \"fp4\"")))
         assertEquals(listOf("int8", "fp4"), bundle.models.map { it.precision })
@@ -120,7 +126,9 @@ class BundleTest {
             flaw("input layout is chwn", edit("nchw", "chwn")),
             flaw("input range is 0..2", edit("-1..1", "0..2")),
             flaw("[2, 3, 1, 1]", edit("[1, 3, 1, 1]", "[2, 3, 1, 1]")),
-            flaw("resized by crop", edit("squash", "crop")),
+            flaw("resized by letterbox", edit("squash", "letterbox")),
+            flaw("resized by crop (lanczos", edit("\"squash\"", "\"crop\", \"filter\": \"lanczos\"")),
+            flaw("resized by squash (bicubic", edit("\"squash\"", "\"squash\", \"filter\": \"bicubic, antialiased\"")),
             flaw("gives features", edit("\"embedding\"", "\"features\"")),
             flaw("gives embedding [1, 2, 7, 7]", edit("[1, 2]", "[1, 2, 7, 7]")),
             flaw(

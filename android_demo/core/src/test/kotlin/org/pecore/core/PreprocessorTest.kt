@@ -22,8 +22,8 @@ class PreprocessorTest {
     fun `weights are Pillow's, to the bit`(): List<DynamicTest> =
         Vectors.index.at("resize").list("weights").map { case ->
             val (from, to) = case.int("in") to case.int("out")
-            dynamicTest("$from to $to") {
-                val axis = Axis(from, to)
+            dynamicTest("$from to $to, ${case.text("filter")}") {
+                val axis = Axis(from, to, filter = Filter.valueOf(case.text("filter").uppercase()))
                 assertEquals(case.list("first").map { it.jsonPrimitive.content.toInt() }, axis.first.toList())
                 val weights = List(to) { x -> List(axis.count[x]) { k -> axis.weights[x * axis.taps + k] } }
                 assertEquals(case.list("weights").map { row -> row.jsonArray.map { it.jsonPrimitive.content.toInt() } }, weights)
@@ -48,6 +48,21 @@ class PreprocessorTest {
             dynamicTest("$width x $height to ${case.int("size")}") {
                 val pixels = IntArray(width * height) { generated(it % width, it / width) }
                 assertEquals(case.text("resized_sha256"), resized(pixels, width, height, case.int("size")))
+            }
+        }
+
+    @TestFactory
+    fun `pictures are cropped and resized as a manifest says, to the bit`(): List<DynamicTest> =
+        Vectors.index.list("resizes").map { case ->
+            dynamicTest(case.at("preprocessing").toString()) {
+                val resize = Resize.of(Section(case.at("preprocessing").jsonObject))
+                Vectors.index.list("images").forEach { image ->
+                    case.at("resized_sha256").at(image.text("name")).jsonObject.forEach { (size, expected) ->
+                        val pixels = Vectors.pixels(image.text("rgb"))
+                        val actual = resized(pixels, image.int("width"), image.int("height"), size.toInt(), resize)
+                        assertEquals(expected.jsonPrimitive.content, actual, "${image.text("name")} to $size")
+                    }
+                }
             }
         }
 
@@ -108,11 +123,11 @@ class PreprocessorTest {
     }
 }
 
-private fun spec(size: Int, layout: String, range: String) =
-    InputSpec("image", size, Layout.valueOf(layout.uppercase()), ValueRange.entries.first { it.text == range })
+private fun spec(size: Int, layout: String, range: String, resize: Resize = Resize()) =
+    InputSpec("image", size, Layout.valueOf(layout.uppercase()), ValueRange.entries.first { it.text == range }, resize)
 
-private fun resized(pixels: IntArray, width: Int, height: Int, size: Int): String =
-    sha256(rgb(Preprocessor(spec(size, "nchw", "0..255")).resize(pixels, width, height)))
+private fun resized(pixels: IntArray, width: Int, height: Int, size: Int, resize: Resize = Resize()): String =
+    sha256(rgb(Preprocessor(spec(size, "nchw", "0..255", resize)).resize(pixels, width, height)))
 
 private fun rgb(pixels: IntArray) = ByteArray(3 * pixels.size) { (pixels[it / 3] shr (16 - 8 * (it % 3))).toByte() }
 
