@@ -1,4 +1,4 @@
-"""What the browser tests need, into a folder: tiny bundles, one of B16, pictures, and what Python says of them.
+"""What the browser tests need, into a folder: tiny bundles, one of B16, the trained one, pictures, and what Python says of them.
 
 Example:  python web_demo/tests/prepare.py build/web
 """
@@ -20,6 +20,7 @@ from pecore.convert.text_tower import load_text, text_config
 from pecore.encoder import PerceptionEncoder
 from pecore.variants import Variant, find
 
+DRAWINGS = Path(__file__).parents[2] / "tests" / "drawings" / "images"
 VECTORS = Path(__file__).parents[2] / "tests" / "vectors"
 LABELS = ["cat", "dog", "rocket", "astronaut", "cup of coffee", "red panda", "church", "été", "<b>bold</b>"]
 BUNDLES = {"tiny": dataclasses.replace(find("T16"), depth=2, image_size=64), "b16": find("B16")}
@@ -38,6 +39,25 @@ def make_bundle(variant: Variant, folder: Path) -> None:
     if variant is BUNDLES["tiny"]:  # float32, so that the page's embeddings can be held against Python's closely
         result = pipeline.convert_text(variant, weights, folder, pipeline.GateOptions(("fp32",)), config=config)
         assert result.passed, result.checks
+
+
+def make_trained(folder: Path) -> None:
+    """The trained tower with its text side, 200 drawings that it has not seen and 100 cuts of photographs, and words for
+    every tenth drawing (`browser/trained.test.js`)."""
+    bundle, pictures = folder / "bundle", folder / "pictures"
+    if not (bundle / "manifest.json").exists():
+        variant = find("drawings-T16")
+        made = pipeline.VisionOptions(precisions=("fp16",), gpu="skip")
+        assert pipeline.convert(variant, load(variant), bundle, made).passed
+        assert pipeline.convert_text(variant, load_text(variant), bundle, pipeline.GateOptions(("fp32",))).passed
+    if not pictures.exists():
+        shutil.copytree(DRAWINGS, pictures / "drawings")
+        make_cuts(pictures / "photographs", 100)
+    drawings = sorted(pictures.glob("drawings/*/*.png"))[::10]
+    queries = [
+        {"words": f"a drawing of a {path.parent.name}", "path": str(path.relative_to(folder))} for path in drawings
+    ]
+    (folder / "queries.json").write_text(json.dumps(queries, indent=1))
 
 
 def make_features(folder: Path) -> None:
@@ -66,7 +86,13 @@ def make_photographs(folder: Path) -> None:
     JPEG in their own way."""
     if folder.exists():
         return
-    for number in range(40):
+    make_cuts(folder, 40)
+    (folder / "broken.jpg").write_bytes(b"not a picture")
+    (folder / "notes.txt").write_text("not a picture, and not called one", encoding="utf-8")
+
+
+def make_cuts(folder: Path, count: int) -> None:
+    for number in range(count):
         shot = Image.fromarray(getattr(data, SHOTS[number % len(SHOTS)])()).convert("RGB")
         left, top = 5 * number, 3 * number
         place = folder / ("holiday" if number % 3 else "home")
@@ -74,12 +100,11 @@ def make_photographs(folder: Path) -> None:
         shot.crop((left, top, left + 120 + number, top + 160)).save(
             place / f"{SHOTS[number % len(SHOTS)]} {number}.png"
         )
-    (folder / "broken.jpg").write_bytes(b"not a picture")
-    (folder / "notes.txt").write_text("not a picture, and not called one", encoding="utf-8")
 
 
 def main(out: Path) -> None:
     make_photographs(out / "photos")
+    make_trained(out / "trained")
     pictures = make_pictures(out / "pictures")
     if not (out / FEATURES / "manifest.json").exists():
         make_features(out / FEATURES)

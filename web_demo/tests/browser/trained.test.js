@@ -1,5 +1,5 @@
-// A trained tower finds the picture: WEB_TRAINED names a folder with `bundle/`, `pictures/` (some hundred), and `queries.json`, a list
-// of {words, path}: what a person would type for a picture, and which one it is (`pictures/...`).
+// The trained tower finds the picture: `prepare.py` makes its bundle, 300 pictures, and `queries.json`, a list of {words, path}: what a
+// person would type for a picture, and which one it is.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
@@ -8,12 +8,12 @@ import { test } from 'node:test';
 import { launch, open, serve, visit, work } from './harness.js';
 import { assertSameTen, counting, find, pythonSearch, read, withInput } from './searching.js';
 
-const folder = process.env.WEB_TRAINED;
+const folder = path.join(work, 'trained');
 const SAME = 1e-4; // cosines, of pixels that are the same to the bit
 const FOUND = 0.5; // of the queries, among the first ten
 
-test('words find the pictures, over a tab that was closed in the middle', { skip: !folder && 'WEB_TRAINED names no folder' }, async (t) => {
-  const [bundle, pictures] = ['bundle', 'pictures'].map((name) => path.resolve(folder, name));
+test('words find the pictures, over a tab that was closed in the middle', async (t) => {
+  const [bundle, pictures] = ['bundle', 'pictures'].map((name) => path.join(folder, name));
   const queries = JSON.parse(readFileSync(path.join(folder, 'queries.json'), 'utf8'));
   const [server, browser] = await Promise.all([serve(bundle), launch()]);
   t.after(() => Promise.all([browser.close(), server.stop()]));
