@@ -45,35 +45,3 @@ internal fun dot(a: FloatArray, b: FloatArray, start: Int): Double {
     }
     return s0 + s1 + s2 + s3
 }
-
-/**
- * [dot] of two directions in float32, twice as fast: the sums are of numbers below 1, and off by less than 1e-6.
- */
-internal fun cosine(a: FloatArray, b: FloatArray): Double {
-    var s0 = 0f
-    var s1 = 0f
-    var s2 = 0f
-    var s3 = 0f
-    var s4 = 0f
-    var s5 = 0f
-    var s6 = 0f
-    var s7 = 0f
-    val whole = a.size and 7.inv()
-    var i = 0
-    while (i < whole) {
-        s0 += a[i] * b[i]
-        s1 += a[i + 1] * b[i + 1]
-        s2 += a[i + 2] * b[i + 2]
-        s3 += a[i + 3] * b[i + 3]
-        s4 += a[i + 4] * b[i + 4]
-        s5 += a[i + 5] * b[i + 5]
-        s6 += a[i + 6] * b[i + 6]
-        s7 += a[i + 7] * b[i + 7]
-        i += 8
-    }
-    while (i < a.size) {
-        s0 += a[i] * b[i]
-        i++
-    }
-    return (((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))).toDouble()
-}

@@ -11,14 +11,8 @@ data class OwnLabels(val names: List<String> = emptyList(), val template: String
     fun remove(name: String) = copy(names = names - name)
 
     /** Why the template can't be used; null where it can. */
-    val problem: String? get() =
-        if ("{}" in
-            template
-        ) {
-            null
-        } else {
-            "The template \"$template\" has no {} for the label: try \"$DEFAULT_TEMPLATE\"."
-        }
+    val problem: String?
+        get() = if ("{}" in template) null else "The template \"$template\" has no {} for the label: try \"$DEFAULT_TEMPLATE\"."
 
     /** One line each, the template first: what [parse] reads. */
     fun format(): String = (listOf(template) + names).joinToString("\n")
