@@ -22,7 +22,9 @@ EXAMPLE = "pecore convert --size B16 --weights synthetic --precision fp16,int8"
 
 
 def convert(
-    size: Annotated[str | None, typer.Option(help="A core tower: T16, S16, B16, L14 or G14.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="A core tower: T16, S16, B16, L14, G14, or drawings-T16, which needs no hub.")
+    ] = None,
     variant_name: Annotated[
         str | None,
         typer.Option("--variant", metavar="NAME", help="Or any of the family: core-b16, spatial-b16, lang-l14-tiling."),
@@ -36,7 +38,8 @@ def convert(
         ),
     ] = None,
     weights: Annotated[
-        str, typer.Option(help="hub, or synthetic: seeded, needs no network, classifies nothing.")
+        str,
+        typer.Option(help="hub (drawings-T16: the file in this package), or synthetic: seeded, classifies nothing."),
     ] = "hub",
     checkpoint: Annotated[
         Path | None,

@@ -22,7 +22,7 @@ EXAMPLE = "pecore headroom --size B16 --weights synthetic --save headroom.png"
 
 
 def headroom(
-    size: Annotated[str | None, typer.Option(help="T16, S16, B16, L14 or G14.")] = None,
+    size: Annotated[str | None, typer.Option(help="T16, S16, B16, L14, G14 or drawings-T16.")] = None,
     variant_name: Annotated[
         str | None, typer.Option("--variant", metavar="NAME", help="Or any of the family: core-b16, spatial-b16.")
     ] = None,

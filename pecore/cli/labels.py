@@ -12,13 +12,14 @@ EXAMPLE = "pecore labels --size B16 --labels imagenet --out out/pe_core_base_224
 
 
 def labels(
-    size: Annotated[str, typer.Option(help="T16, S16, B16, L14 or G14.")],
+    size: Annotated[str, typer.Option(help="T16, S16, B16, L14, G14 or drawings-T16.")],
     labels: Annotated[str, typer.Option(help="A UTF-8 file with one label a line, or imagenet.")],
     templates: Annotated[
         str, typer.Option(help="openai (80), simple (7), or a file with one template a line, {} where the label goes.")
     ] = "simple",
     weights: Annotated[
-        str, typer.Option(help="hub, or synthetic: seeded, needs no network, classifies nothing.")
+        str,
+        typer.Option(help="hub (drawings-T16: the file in this package), or synthetic: seeded, classifies nothing."),
     ] = "hub",
     checkpoint: Annotated[
         Path | None, typer.Option(help="A local file with both towers instead: open_clip's .safetensors or Meta's .pt.")
