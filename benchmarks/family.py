@@ -248,8 +248,8 @@ def page(content: dict[str, Any]) -> str:
         "",
         "Every Perception Encoder vision tower that timm has, and the one trained here (`drawings-t16`). Each converts"
         " with",
-        "`pecore convert --variant NAME` (core also with `--size B16`); the figures below are those of its first blocks,"
-        " at the",
+        "`pecore convert --variant NAME` (core also with `--size B16`); the figures below are those of its first"
+        " blocks, at the",
         "image size given, with synthetic weights.",
         "",
         "| variant | parameters | pixels | gives | measured | exact | ops | CPU fp32 | GPU fp16 | norm | GPU fp32 |",
