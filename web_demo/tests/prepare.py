@@ -42,8 +42,8 @@ def make_bundle(variant: Variant, folder: Path) -> None:
 
 
 def make_trained(folder: Path) -> None:
-    """The trained tower with its text side, 200 drawings that it has not seen, 100 cuts of photographs, and words for every
-    tenth drawing (`browser/trained.test.js`)."""
+    """The trained tower with its text side, 200 drawings that it has not seen, 100 cuts of photographs, and words for
+    every tenth drawing (`browser/trained.test.js`)."""
     bundle, pictures = folder / "bundle", folder / "pictures"
     if not (bundle / "manifest.json").exists():
         variant = find("drawings-T16")
