@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pecore.convert.text_tower import text_config
 from pecore.convert.tokenizer_file import clip_tokenizer
 from pecore.variants import find
 from training.augment import augmented
+from training.pictures import read_table
 
 SIZE = "drawings-T16"
 """The variant that is trained."""
@@ -49,11 +49,10 @@ TEMPLATES = (
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pixels `[n, 4, PIXELS, PIXELS]` uint8, the name's index and the style of each picture, names and keywords."""
+    """Pixels `[n, 4, PIXELS, PIXELS]` uint8, the name's index of each picture, names and keywords."""
 
     pixels: Tensor
     name_of: np.ndarray
-    styles: np.ndarray
     names: list[str]
     words: list[list[str]]
 
@@ -69,8 +68,7 @@ class Batch:
 
 def read_pictures(folder: Path, split: str, style: str | None = None, without: str | None = None) -> Pictures:
     """Of `folder/pictures.tsv` (`training.pictures`), in its order."""
-    with (folder / "pictures.tsv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["split"] == split]
+    rows = [row for row in read_table(folder) if row["split"] == split]
     rows = [row for row in rows if row["style"] == (style or row["style"]) and row["style"] != without]
     names = list(dict.fromkeys(row["name"] for row in rows))
     index = {name: i for i, name in enumerate(names)}
@@ -81,7 +79,7 @@ def read_pictures(folder: Path, split: str, style: str | None = None, without: s
             pixels[i] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         words[index[row["name"]]] = [word for word in row["words"].split(", ") if word]
     name_of = np.array([index[row["name"]] for row in rows])
-    return Pictures(pixels, name_of, np.array([row["style"] for row in rows]), names, words)
+    return Pictures(pixels, name_of, names, words)
 
 
 def token_ids(captions: list[str]) -> Tensor:

@@ -8,13 +8,14 @@ Each picture is on white, as it is read anyway. With `--sample 200` a part of th
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import shutil
 from collections import defaultdict
 from pathlib import Path
 
 from PIL import Image
+
+from training.pictures import read_table
 
 UNSAFE = '*/\\:?"<>|'
 """Characters that some file system refuses; such a name is left out."""
@@ -23,10 +24,9 @@ UNSAFE = '*/\\:?"<>|'
 def rows(pictures: Path, style: str) -> dict[str, list[Path]]:
     """Name -> files of the held-out pictures of a style."""
     found: dict[str, list[Path]] = defaultdict(list)
-    with (pictures / "pictures.tsv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            if row["split"] == "held-out" and row["style"] == style and not set(row["name"]) & set(UNSAFE):
-                found[row["name"]].append(pictures / row["file"])
+    for row in read_table(pictures):
+        if row["split"] == "held-out" and row["style"] == style and not set(row["name"]) & set(UNSAFE):
+            found[row["name"]].append(pictures / row["file"])
     return dict(found)
 
 

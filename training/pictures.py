@@ -238,6 +238,12 @@ def held_out(source: Source, name: str) -> bool:
     return source.held_out
 
 
+def read_table(folder: Path) -> list[dict[str, str]]:
+    """The rows of `pictures.tsv` in a folder that `gather` filled, by `FIELDS`."""
+    with (folder / "pictures.tsv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
 def gather(out: Path) -> None:
     """Writes `pictures/` and `pictures.tsv` into `out`, and prints how many each style gave."""
     packages = out / "packages"

@@ -6,13 +6,15 @@ becomes COMMAND with at most MEMORY bytes of address space, killed by the kernel
 """
 
 import ctypes
+import json
 import os
 import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -83,6 +85,19 @@ def load_arrays(path: Path) -> Arrays:
     """Read what `save_arrays` wrote."""
     with np.load(path) as archive:
         return {str(name): archive[f"arr_{i}"] for i, name in enumerate(archive["names"])}
+
+
+def reporter(path: Path) -> Callable[..., None]:
+    """What a child calls with the fields that it has reached: `path` is JSON of all so far, whole at any moment."""
+    result: dict[str, Any] = {}
+
+    def report(**fields: Any) -> None:
+        result.update(fields)
+        fresh = path.with_name(f"{path.name}.new")
+        fresh.write_text(json.dumps(result))
+        fresh.rename(path)
+
+    return report
 
 
 def signal_name(returncode: int) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pecore.validate.child import Arrays, die_with_parent, load_arrays, save_arrays
+from pecore.validate.child import Arrays, die_with_parent, load_arrays, reporter, save_arrays
 
 
 def vulkan_drivers() -> dict[str, str]:
@@ -123,14 +123,7 @@ def main() -> None:
     die_with_parent(parent)
     request = json.loads((folder / "request.json").read_text())
     model_path = Path(request["model"])
-    result: dict[str, Any] = {}
-
-    def report(**fields: Any) -> None:
-        result.update(fields)
-        fresh = folder / "result.json.new"
-        fresh.write_text(json.dumps(result))
-        fresh.rename(folder / "result.json")
-
+    report = reporter(folder / "result.json")
     report(stage="looking for Vulkan drivers")
     report(drivers=vulkan_drivers(), stage="reading the model")
     from pecore.errors import InputError

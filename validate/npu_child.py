@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pecore.validate.child import load_arrays, save_arrays
+from pecore.validate.child import load_arrays, reporter, save_arrays
 
 DISPATCH = b"DISPATCH_OP"
 
@@ -137,14 +137,7 @@ def open_session(path: Path) -> Any:
 def main() -> None:
     folder = Path(sys.argv[1])
     request = json.loads((folder / "request.json").read_text())
-    result: dict[str, Any] = {}
-
-    def report(**fields: Any) -> None:
-        result.update(fields)
-        fresh = folder / "result.json.new"
-        fresh.write_text(json.dumps(result))
-        fresh.rename(folder / "result.json")
-
+    report = reporter(folder / "result.json")
     report(stage="loading the context")
     run_s: list[float] = []
     try:
