@@ -46,7 +46,8 @@ NORM_SPREAD = 0.2  # LayerNorm weights around 1
 BIAS = 0.1
 EMBED = 0.3  # class token, registers, position table, learned frequencies of RoPE
 GAINS = {"attn.proj.weight": 0.7, "mlp.fc2.weight": 0.9}
-QK_GAIN = 1.5  # attention logits of standard deviation 1 to 2 on photographs
+QK_GAIN = 1.5  # attention logits of standard deviation 1 to 2 on a Perception Encoder's photographs
+QK_GAIN_OTHERS = 1.0  # the deepest of the other towers would come to logits of 82: one-hot, and float32 unlike float64
 QK_ROWS = {  # rows for q and k, in widths
     **{"attn.qkv.weight": 2, "attn.q_proj.weight": 1, "attn.k_proj.weight": 1},
     **{"attn_pool.q.weight": 1, "attn_pool.kv.weight": 1},
@@ -127,7 +128,7 @@ def fill(model: Any, amplitude: float = 0.0, seed: int = 7) -> Any:
     """Any tower of timm's with such weights in place of its own, massive activations from the first block on; returns
     it."""
     for key, parameter in model.named_parameters():
-        parameter.copy_(_tensor(key, tuple(parameter.shape), model.embed_dim, seed))
+        parameter.copy_(_tensor(key, tuple(parameter.shape), model.embed_dim, seed, QK_GAIN_OTHERS))
     channels = massive_channels(model.embed_dim, seed) if amplitude else []
     if post_norm(model):
         _tone_down(model, channels, amplitude)
@@ -181,7 +182,7 @@ def _tone_down(model: Any, channels: Sequence[int], amplitude: float) -> None:
             branches += 1
 
 
-def _tensor(key: str, shape: tuple[int, ...], width: int, seed: int) -> torch.Tensor:
+def _tensor(key: str, shape: tuple[int, ...], width: int, seed: int, qk_gain: float = QK_GAIN) -> torch.Tensor:
     z = normal(key, shape, seed)
     if key == "attn_pool.latent":
         return z
@@ -193,7 +194,7 @@ def _tensor(key: str, shape: tuple[int, ...], width: int, seed: int) -> torch.Te
         return z * EMBED
     suffix = ".".join(key.split(".")[-3:])
     z *= GAINS.get(suffix, 1.0) / math.sqrt(math.prod(shape[1:]))
-    z[: QK_ROWS.get(suffix, 0) * width] *= QK_GAIN
+    z[: QK_ROWS.get(suffix, 0) * width] *= qk_gain
     return z
 
 
