@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pecore.cli.options import Verbose
 from pecore.console import progress, show, show_json, table
 from pecore.errors import InputError
 from pecore.files import write_json, write_text
@@ -28,7 +29,7 @@ def ablate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the synthetic weights.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Take one rewrite out at a time and show what breaks on ML Drift (exit code 1 if the whole tower does)."""
     with progress(verbose) as log:

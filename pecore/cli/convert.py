@@ -8,7 +8,19 @@ import typer
 from rich.table import Table
 
 from pecore.cli.gates_table import gates_table
-from pecore.cli.options import AcceptLicence, Npu, NpuRun, RequireNpu, npu_options, weights_source
+from pecore.cli.options import (
+    AcceptLicence,
+    Amplitude,
+    Ema,
+    ImageSize,
+    Npu,
+    NpuRun,
+    RequireNpu,
+    Seed,
+    Verbose,
+    npu_options,
+    weights_source,
+)
 from pecore.console import progress, show, show_json, table
 from pecore.errors import InputError
 
@@ -45,9 +57,7 @@ def convert(
         Path | None,
         typer.Option(help="A local file, or folder of shards, instead: timm's or open_clip's keys, or Meta's."),
     ] = None,
-    ema: Annotated[
-        bool, typer.Option("--ema/--no-ema", help="Averaged weights where the checkpoint has both, as timm does.")
-    ] = True,
+    ema: Ema = True,
     tower: Annotated[str, typer.Option(help="vision, or text: token ids to text embedding.")] = "vision",
     precision: Annotated[
         str | None,
@@ -60,9 +70,7 @@ def convert(
     layer: Annotated[
         int | None, typer.Option(help="Features of this block, 0 to the last or -1 backwards; the last.")
     ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(metavar="PIXELS", help="Other than the trained one: positions are interpolated.")
-    ] = None,
+    image_size: ImageSize = None,
     pool: Annotated[
         str | None,
         typer.Option(help="With --timm-model: embedding from the class token (token) or the patches' mean (avg)."),
@@ -85,10 +93,10 @@ def convert(
     runtime: Annotated[
         str | None, typer.Option(help="LiteRT version whose rules the graph gate applies; the newest known.")
     ] = None,
-    synthetic_amplitude: Annotated[float, typer.Option(help="Largest activation of synthetic weights.")] = 400.0,
-    seed: Annotated[int, typer.Option(help="Of synthetic weights.")] = 0,
+    synthetic_amplitude: Amplitude = 400.0,
+    seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Convert a tower to .tflite, run every gate, and write the bundle (a text tower joins the vision tower's)."""
     with progress(verbose) as log:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from pecore.cli.options import weights_source, writes
+from pecore.cli.options import Amplitude, Ema, ImageSize, Seed, Verbose, weights_source, writes
 from pecore.console import progress, show, show_json, table
 from pecore.errors import InputError
 
@@ -33,22 +33,18 @@ def headroom(
     checkpoint: Annotated[
         Path | None, typer.Option(help="A local file, or folder of shards, instead: whatever `pecore convert` takes.")
     ] = None,
-    ema: Annotated[
-        bool, typer.Option("--ema/--no-ema", help="Averaged weights where the checkpoint has both, as timm does.")
-    ] = True,
-    image_size: Annotated[
-        int | None, typer.Option(metavar="PIXELS", help="Other than the trained one: positions are interpolated.")
-    ] = None,
+    ema: Ema = True,
+    image_size: ImageSize = None,
     images: Annotated[
         Path | None, typer.Option(help="Folder of photographs to measure on, instead of the built-in ones.")
     ] = None,
     save: Annotated[
         Path | None, typer.Option(callback=writes(".png"), help="Write the plot over depth to this .png.")
     ] = None,
-    synthetic_amplitude: Annotated[float, typer.Option(help="Largest activation of synthetic weights.")] = 400.0,
-    seed: Annotated[int, typer.Option(help="Of synthetic weights.")] = 0,
+    synthetic_amplitude: Amplitude = 400.0,
+    seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Measure how far a tower's sums are from what fp16 holds, and the scales that follow (exit code 1 if they don't
     suffice)."""

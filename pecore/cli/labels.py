@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pecore.cli.options import weights_source
+from pecore.cli.options import Ema, Seed, Verbose, weights_source
 from pecore.console import progress, show, show_json, table
 
 EXAMPLE = "pecore labels --size B16 --labels imagenet --out out/pe_core_base_224"
@@ -24,15 +24,13 @@ def labels(
     checkpoint: Annotated[
         Path | None, typer.Option(help="A local file with both towers instead: open_clip's .safetensors or Meta's .pt.")
     ] = None,
-    ema: Annotated[
-        bool, typer.Option("--ema/--no-ema", help="Averaged weights where the checkpoint has both, as timm does.")
-    ] = True,
+    ema: Ema = True,
     out: Annotated[
         Path | None, typer.Option(help="The bundle's folder, or one for the labels alone; out/NAME OF THE BUNDLE.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of synthetic weights.")] = 0,
+    seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest's entry as JSON.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Embed labels with the text tower and put them into a bundle."""
     with progress(verbose) as log:

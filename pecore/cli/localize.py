@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pecore.cli.options import weights_source, writes
+from pecore.cli.options import Amplitude, Seed, Verbose, weights_source, writes
 from pecore.console import progress, show, show_json, table
 from pecore.errors import InputError
 
@@ -44,10 +44,10 @@ def localize(
     save: Annotated[
         Path | None, typer.Option(callback=writes(".png"), help="Write the plot over depth to this .png.")
     ] = None,
-    synthetic_amplitude: Annotated[float, typer.Option(help="Largest activation of synthetic weights.")] = 400.0,
-    seed: Annotated[int, typer.Option(help="Of synthetic weights.")] = 0,
+    synthetic_amplitude: Amplitude = 400.0,
+    seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON, every step.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Find the first block, and the step in it, that a backend gets wrong (exit code 1 if there is one)."""
     with progress(verbose) as log, tempfile.TemporaryDirectory(prefix="pecore-localize-") as folder:

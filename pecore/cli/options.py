@@ -24,6 +24,15 @@ def weights_source(weights: str, checkpoint: Path | None) -> str | Path:
     return checkpoint or weights
 
 
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")]
+Seed = Annotated[int, typer.Option(help="Of synthetic weights.")]
+Amplitude = Annotated[float, typer.Option(help="Largest activation of synthetic weights.")]
+Ema = Annotated[
+    bool, typer.Option("--ema/--no-ema", help="Averaged weights where the checkpoint has both, as timm does.")
+]
+ImageSize = Annotated[
+    int | None, typer.Option(metavar="PIXELS", help="Other than the trained one: positions are interpolated.")
+]
 Npu = Annotated[
     str | None,
     typer.Option("--npu", metavar="CHIPS", help="Compile for these Qualcomm chips too: SM8850, or more, with commas."),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pecore.cli.gates_table import gates_table
-from pecore.cli.options import AcceptLicence, Npu, NpuRun, RequireNpu, npu_options
+from pecore.cli.options import AcceptLicence, Npu, NpuRun, RequireNpu, Verbose, npu_options
 from pecore.console import progress, show, show_json
 from pecore.extras import missing_extra
 
@@ -35,7 +35,7 @@ def validate(
         typer.Option(help="What the app's or the web page's self-test shared: check that, and keep it in the card."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run the gates on what exists: a bundle, or a .tflite of your own (exit code 1 if one fails)."""
     with progress(verbose) as log:
