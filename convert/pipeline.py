@@ -55,7 +55,7 @@ from pecore.validate.gpu import NO_ADAPTER_REMEDY, probe
 from pecore.validate.model_card import model_card
 from pecore.validate.npu import NpuOptions
 from pecore.validate.npu_gate import npu_gates
-from pecore.validate.photographs import photographs
+from pecore.validate.photographs import photographs, tower_inputs
 from pecore.validate.plots import plot_headroom
 from pecore.validate.reference import save_reference
 from pecore.validate.rules import known_runtime, runtimes
@@ -260,9 +260,7 @@ def _measure(
     """The vision tower with the scales it asks for on `photos`, its reductions, and the graph's inputs and outputs."""
     output, layout, value_range = chosen_output(variant, options), options.input_layout, options.input_range
     about = preprocessing(variant)
-    resize, pixels = Resize.of(about), PixelRange(value_range, about["mean"], about["std"])
-    plain = replace(pixels, name="-1..1")
-    images = [plain.to_tower(torch.from_numpy(preprocess(p, variant.image_size, resize=resize))) for p in photos]
+    images = tower_inputs(photos, variant.image_size, about)
     log(f"measuring headroom on {len(photos)} photographs")
     model: Any = build_tower(variant, weights.state_dict)
     try:
@@ -274,9 +272,10 @@ def _measure(
     log("computing the reference in PyTorch")
     found = [exactness.timm_outputs(model, image, output, layout == "nhwc") for image in images]
     reference = _batches([{name: t.numpy() for name, t in sample.items()} for sample in found], options.batch)
-    how: Any = {"layout": layout, "value_range": value_range, "resize": resize}
+    how: Any = {"layout": layout, "value_range": value_range, "resize": Resize.of(about)}
     prepared = [preprocess(photo, variant.image_size, **how) for photo in photos]
-    inputs = _batches([{"image": pixels} for pixels in prepared], options.batch)
+    inputs = _batches([{"image": image} for image in prepared], options.batch)
+    pixels = PixelRange(value_range, about["mean"], about["std"])
 
     def rewritten(scales: Scales, keep: bool) -> nn.Module:
         return rewrite(model, scales, output=output, input_layout=layout, input_range=pixels, keep_norm_weights=keep)

@@ -11,7 +11,6 @@ import numpy as np
 from pecore.bundle import MODEL_CARD, REFERENCE, REPORT, TEXT_REFERENCE, Bundle, open_bundle
 from pecore.errors import InputError
 from pecore.files import write_json, write_text
-from pecore.image import Resize, preprocess
 from pecore.precision import by_tower
 from pecore.runtime import Arrays, CannotRunError, TensorSpec, open_model
 from pecore.validate import device, gates
@@ -222,18 +221,14 @@ def _check_tower(bundle: Bundle, options: ValidationOptions, load_tower: LoadTow
         why = "needs the weights: give --checkpoint FILE"
     if load_tower is None or why:
         return [Check(gate, "tower", "PyTorch", "skipped", str(why)) for gate in ("exact", "headroom")]
-    import torch
-
-    from pecore.rewrites import Output, PixelRange, Scales
+    from pecore.rewrites import Output, Scales
     from pecore.validate import exactness, headroom
-    from pecore.validate.photographs import photographs
+    from pecore.validate.photographs import photographs, tower_inputs
 
     log("loading weights")
     model = load_tower(bundle, options.checkpoint)
-    how, side = bundle.vision.preprocessing, bundle.variant.image_size
-    pixels, resize = PixelRange(mean=how["mean"], std=how["std"]), Resize.of(how)
-    shots = (torch.from_numpy(preprocess(image, side, resize=resize)) for _, image in photographs())
-    images = [pixels.to_tower(shot) for shot in shots]
+    shots = (image for _, image in photographs())
+    images = tower_inputs(shots, bundle.variant.image_size, bundle.vision.preprocessing)
     log(f"measuring headroom on {len(images)} photographs")
     scales = Scales(**bundle.vision.scales)  # the bundle's own: what was converted is what is checked
     output = Output(**bundle.vision.tower_output)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from pecore.errors import InputError
-from pecore.image import load_image
+from pecore.image import Resize, load_image, preprocess
 from pecore.image_files import find_images
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Colour photographs that are in the wheel itself, so that nothing is downloaded.
 BUNDLED = ("astronaut", "cat", "coffee", "rocket", "retina")
@@ -28,6 +32,17 @@ def photographs(folder: Path | None = None) -> Iterator[tuple[str, Image.Image]]
         raise InputError(f"{folder} is not a folder: pass one that holds photographs")
     files = find_images([folder])
     return ((str(path.relative_to(folder)), load_image(path)) for path in files)
+
+
+def tower_inputs(photos: Iterable[Image.Image], size: int, preprocessing: Mapping[str, Any]) -> list[Tensor]:
+    """The photographs as timm's tower takes them, each `[1, 3, size, size]` float32: resized and normalised as a
+    manifest's `preprocessing` says."""
+    import torch
+
+    from pecore.rewrites import PixelRange
+
+    pixels, resize = PixelRange(mean=preprocessing["mean"], std=preprocessing["std"]), Resize.of(preprocessing)
+    return [pixels.to_tower(torch.from_numpy(preprocess(photo, size, resize=resize))) for photo in photos]
 
 
 def _bundled() -> Iterator[tuple[str, Image.Image]]:

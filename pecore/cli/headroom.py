@@ -52,15 +52,13 @@ def headroom(
         raise InputError("give one of --size and --timm-model (or --variant), as in pecore headroom --size B16")
     with progress(verbose) as log:
         log("loading weights")
-        import torch
-
         from pecore.cli.convert import choose_variant
         from pecore.convert.checkpoint import load
+        from pecore.convert.timm_tower import preprocessing
         from pecore.convert.towers import build_tower
-        from pecore.image import preprocess
         from pecore.rewrites.tower import rewrite
         from pecore.validate import headroom as reductions_of
-        from pecore.validate.photographs import photographs
+        from pecore.validate.photographs import photographs, tower_inputs
         from pecore.validate.plots import plot_headroom
         from pecore.validate.subnormal import subnormal_weights
 
@@ -70,14 +68,13 @@ def headroom(
         model: Any = build_tower(variant, loaded.state_dict)
         taken = f" ({loaded.taken})" if loaded.taken else ""
         title = f"{variant.artefact}, {'SYNTHETIC weights: ' * loaded.synthetic}{loaded.source}{taken}"
-        side = model.patch_embed.img_size[0]
-        mean, std = (torch.tensor(model.pretrained_cfg[k]).reshape(3, 1, 1) for k in ("mean", "std"))
-        pixels = [torch.from_numpy(preprocess(image, side, value_range="0..1")) for _, image in photographs(images)]
-        log(f"measuring {len(pixels)} photographs")
-        scales, reductions = reductions_of.fit_scales(model, [(p - mean) / std for p in pixels])
+        photos = (image for _, image in photographs(images))
+        inputs = tower_inputs(photos, variant.image_size, preprocessing(variant))
+        log(f"measuring {len(inputs)} photographs")
+        scales, reductions = reductions_of.fit_scales(model, inputs)
         by_default = reductions_of.min_headroom(reductions_of.rescaled(reductions, replace(scales, gains={})))
         subnormals = subnormal_weights(rewrite(model, scales))
-        title += f"; {len(pixels)} photographs"
+        title += f"; {len(inputs)} photographs"
     tightest = reductions_of.min_headroom(reductions)
     enough = tightest.headroom >= reductions_of.ENOUGH
     if as_json:
