@@ -143,7 +143,7 @@ def test_a_head_as_wide_as_the_embedding_is_not_guessed_at(said: str | None, run
         return
     asked: list[str] = []
 
-    def write(make: Callable[[], Any], inputs: object, files: object, outputs: Sequence[str], log: object) -> None:
+    def write(make: Callable[[], Any], inputs: object, files: object, outputs: Sequence[str], *rest: object) -> None:
         asked.extend(outputs)
         raise InputError("enough")
 
