@@ -4,34 +4,25 @@
 
 DINOv3 small at 128 pixels with synthetic weights, every factor as the row says; weights rounded to fp16 in PyTorch. The
 figure is the median, over the channels of the patch map, of the channel's relative error. `chosen` is the residual
-stream's scale that `validate.headroom.fit_scales` picks; the other column has the 1/32 of a tower without LayerScale.
+stream's scale that `validate.headroom.fit_scales` picks; the other columns have 1/32, the smallest there is.
 """
 
-import copy
 from dataclasses import replace
+from fractions import Fraction
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from benchmarks.flush import rounded
 from pecore.convert.synthetic import fill
 from pecore.image import preprocess
 from pecore.rewrites import Output, rewrite
-from pecore.validate.headroom import FP16_SMALLEST_NORMAL, STREAM_SCALE, fit_scales
+from pecore.validate.headroom import STREAM_SCALES, fit_scales
 from pecore.validate.photographs import photographs
 
 FACTORS = (1.0, 0.1, 0.01)
 SIDE = 128
-
-
-def rounded(tower: nn.Module, flush: bool) -> nn.Module:
-    """A copy with fp16 weights."""
-    tower = copy.deepcopy(tower)
-    for module in tower.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            weight = module.weight.data.half().float()
-            module.weight.data = weight * (weight.abs() >= FP16_SMALLEST_NORMAL) if flush else weight
-    return tower
 
 
 def channel_error(found: Tensor, expected: Tensor) -> float:
@@ -52,8 +43,8 @@ def main() -> None:
             for gamma in (block.gamma_1, block.gamma_2):
                 gamma.data.fill_(factor)
         scales, _ = fit_scales(model, images, output)
-        cells = [f"{factor:g}", f"1/{1 / scales.stream:g}" if scales.stream < 1 else "1"]
-        for chosen in (scales, replace(scales, stream=STREAM_SCALE)):
+        cells = [f"{factor:g}", str(Fraction(scales.stream))]
+        for chosen in (scales, replace(scales, stream=STREAM_SCALES[-1])):
             tower = rewrite(model, chosen, output=output)
             expected = tower(images[0])
             cells += [f"{channel_error(rounded(tower, flush)(images[0]), expected):.0e}" for flush in (False, True)]

@@ -214,7 +214,7 @@ def convert(
         title = f"{name}, {'SYNTHETIC weights: ' if weights.synthetic else ''}{weights.source}"
         plot_headroom(reductions, source.scales, staged.folder / HEADROOM_PLOT, f"{title}; {len(shots)} photographs")
         files, scales = _paths(staged, name, options), source.scales
-        checks = [headroom.headroom_gate(reductions), *source.write(files, log)]
+        checks = [headroom.headroom_gate(reductions, source.scales), *source.write(files, log)]
         del source  # and with it the tower: the gates want the memory
         checks += run_gates(files, inputs, reference, options, log)
 
@@ -315,7 +315,7 @@ def convert_text(
         log(f"computing the reference in PyTorch on {len(PROMPTS)} prompts, and headroom")
         source, reductions, inputs, reference = _measure_text(config, weights, tokenizer)
         files, scales = _paths(staged, f"{variant.artefact}_text", options), source.scales
-        checks = [headroom.headroom_gate(reductions), *source.write(files, log, "text ")]
+        checks = [headroom.headroom_gate(reductions, source.scales), *source.write(files, log, "text ")]
         del source
         checks += run_gates(files, inputs, reference, options, log, options.gpu != "require")
 

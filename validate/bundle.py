@@ -238,4 +238,5 @@ def _check_tower(bundle: Bundle, options: ValidationOptions, load_tower: LoadTow
         keep = row.keep_norm_weights
         difference = exactness.max_difference(model, scales, images[0], output, keep_norm_weights=keep)
         checks.append(exactness.exact_gate(difference, row.tower))
-    return [*checks, headroom.headroom_gate(headroom.measure_by_parts(model, scales, images, output))]
+    reductions = headroom.measure_by_parts(model, scales, images, output)
+    return [*checks, headroom.headroom_gate(reductions, scales)]

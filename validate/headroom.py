@@ -2,15 +2,16 @@
 
 ML Drift sums in fp16: past 65504 a sum is inf. On the other side, squares below 6.1e-5 lose bits and below 6e-8 are
 zero. The towers' reductions are the LayerNorms' sums of squares, every Linear and matrix product, the sums of mean
-pooling and the L2 norm of the embedding; features and gated products are no sums, but have to fit as well. `measure`
-records the largest value of each over the images given, and for the norms also the smallest mean of squares over
-tokens; `Reduction.largest` is that value *as the graph forms it*, with the scale it carries.
+pooling and the L2 norm of the embedding; the residual stream, features and gated products have to fit as well.
+`measure` records the largest value of each over the images given, and for the norms also the smallest mean of squares
+over tokens; `Reduction.largest` is that value *as the graph forms it*, with the scale it carries.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from pecore.rewrites.output import FeatureMap, Output
 from pecore.rewrites.pool import MeanPool
 from pecore.rewrites.post_norm import PostNormBlock
 from pecore.rewrites.text import TextTower, rewrite_text_parts
-from pecore.rewrites.tower import INNER_NORMS, GatedMlp, Scales, Tower, default_output, layer_scaled, rewrite_parts
+from pecore.rewrites.tower import INNER_NORMS, Block, GatedMlp, Scales, Tower, default_output, rewrite_parts
 from pecore.validate.checks import Check
 
 FP16_MAX = 65504.0
@@ -34,12 +35,10 @@ ENOUGH = 4.0
 """Headroom every reduction must keep on the images measured: other images go higher (4x in a sum of squares is 2x in
 amplitude)."""
 
-STREAM_SCALE = 1.0 / 32
-"""The residual stream's scale. It carries amplitudes up to about 1000; louder norms get a gain below 1 of their own,
-which costs a MUL each. A smaller scale for the whole stream would cost none, but `attn.proj` and `mlp.fc2` carry it in
-their weights, most of which would be subnormal in fp16: lost on a GPU that flushes those (docs/numerics.md). For the
-same reason a tower with LayerScale, whose factors make these weights small already, gets the largest scale up to 1 that
-its norms can have (`stream_scale`)."""
+STREAM_SCALES = (1.0, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32)
+"""What the residual stream's scale is chosen from (`stream_scale`). `attn.proj` and `mlp.fc2` carry it in their
+weights: the larger it is, the fewer of them are subnormal in fp16 and lost on a GPU that flushes those. Below 1/32 most
+would be, so norms that are louder still get a gain below 1 of their own, which costs a MUL each (docs/numerics.md)."""
 
 COMFORTABLE_SUM = 1024.0
 """What the scales of a single tensor (stem, pool, head) aim for: 64x of headroom above, room for small elements
@@ -62,10 +61,10 @@ class Reduction:
     """One reduction of the tower, the extremes over all tokens and images measured.
 
     kind: `layernorm` and `l2` (sums of squares), `linear` and `matmul` (their outputs), `mean` (the sums in mean
-    pooling), `gate` (a gated MLP's products), `features` (a feature map that leaves the graph). scale: power of two
-    that the summed terms carry in the graph. unscaled: the largest sum, or |output|, without it. smallest: the smallest
-    mean of squares over tokens, unscaled (norms; else NaN). peak: largest |element|, unscaled, of what a norm reads or
-    a product gives.
+    pooling), `stream` (the residual stream after a block), `gate` (a gated MLP's products), `features` (a feature map
+    that leaves the graph). scale: power of two that the summed terms carry in the graph. unscaled: the largest sum, or
+    |output|, without it. smallest: the smallest mean of squares over tokens, unscaled (norms; else NaN). peak: largest
+    |element|, unscaled, of what a norm reads or a product gives.
     """
 
     name: str
@@ -92,15 +91,16 @@ class Reduction:
         return vars(self) | {"smallest": smallest, "largest": self.largest, "headroom": self.headroom}
 
 
-def headroom_gate(reductions: Sequence[Reduction]) -> Check:
-    """Gate 5: every reduction keeps its distance from fp16's maximum."""
+def headroom_gate(reductions: Sequence[Reduction], scales: Scales) -> Check:
+    """Gate 5: every reduction of a tower rewritten with `scales` keeps its distance from fp16's maximum."""
     tightest = min_headroom(reductions)
     figures = {
         "headroom": tightest.headroom,
         "reduction": tightest.name,
+        "scales": asdict(scales),
         "reductions": [r.as_dict() for r in reductions],
     }
-    detail = f"least headroom {tightest.headroom:.3g}x ({tightest.name})"
+    detail = f"least headroom {tightest.headroom:.3g}x ({tightest.name}), residual stream x {Fraction(scales.stream)}"
     return Check("headroom", "tower", "PyTorch fp32", "passed", detail).measured(figures, {"headroom": ENOUGH})
 
 
@@ -177,6 +177,8 @@ def rescaled(reductions: Sequence[Reduction], scales: Scales) -> list[Reduction]
     """The same measurements, as a tower rewritten with `scales` forms them."""
 
     def scale(r: Reduction) -> float:
+        if r.kind == "stream":
+            return scales.stream
         if r.kind == "mean":
             return 1.0 if r.scale == 1.0 else scales.stream  # of standardised tokens, or of the stream itself
         return r.scale if r.kind in UNSCALED else carried(r.name, scales)
@@ -185,17 +187,25 @@ def rescaled(reductions: Sequence[Reduction], scales: Scales) -> list[Reduction]
 
 
 def stream_scale(reductions: Sequence[Reduction]) -> float:
-    """The largest scale of the residual stream, 1 at most and `STREAM_SCALE` at least, under which no norm asks for a
-    gain below 1 and no mean pooling of it runs out of headroom."""
-    limit = FP16_MAX / ENOUGH
-    sums = [r.unscaled for r in reductions if r.kind == "layernorm" and reads_stream(r.name)]
-    sums += [r.unscaled**2 / limit for r in reductions if r.kind == "mean" and r.scale != 1.0]
-    return min(1.0, max(STREAM_SCALE, _fitting(max(sums, default=0.0), limit)))
+    """The largest of `STREAM_SCALES` under which every reduction keeps its headroom and no more norms have a gain, for
+    a MUL each, than under the smallest; the smallest where there is none."""
+    smallest = STREAM_SCALES[-1]
+    gains = len(scales_with(reductions, smallest).gains)
+    for stream in STREAM_SCALES[:-1]:
+        scales = scales_with(reductions, stream)
+        if len(scales.gains) <= gains and min_headroom(rescaled(reductions, scales)).headroom >= ENOUGH:
+            return stream
+    return smallest
 
 
-def choose_scales(reductions: Sequence[Reduction], stream: float = STREAM_SCALE) -> Scales:
-    """Scales under which each sum of squares that was measured keeps its headroom and no quiet norm's squares
-    vanish."""
+def choose_scales(reductions: Sequence[Reduction]) -> Scales:
+    """Scales under which each sum of squares that was measured keeps its headroom, no quiet norm's squares vanish, and
+    as few weights as possible are subnormal in fp16."""
+    return scales_with(reductions, stream_scale(reductions))
+
+
+def scales_with(reductions: Sequence[Reduction], stream: float) -> Scales:
+    """The scales that go with `stream`, the residual stream's."""
     norms = {r.name: r for r in reductions if r.kind == "layernorm"}
     gains = {}
     for r in norms.values():
@@ -227,9 +237,9 @@ def fit_scales(model: Any, images: Sequence[Tensor], output: Output | None = Non
     """The scales that timm's tower `model` asks for on `images` when it is to give `output`, and its reductions under
     them."""
     # Without norm_pre, what the patch embedding makes is the residual stream.
-    first = Scales(stem=STREAM_SCALE) if isinstance(model.norm_pre, nn.Identity) else Scales()
+    first = Scales(stem=Scales.stream) if isinstance(model.norm_pre, nn.Identity) else Scales()
     reductions = measure_by_parts(model, first, images, output)
-    scales = choose_scales(reductions, stream_scale(reductions) if layer_scaled(model) else STREAM_SCALE)
+    scales = choose_scales(reductions)
     return scales, rescaled(reductions, scales)
 
 
@@ -288,6 +298,9 @@ def _watching(part: nn.Module, prefix: str, scales: Scales, found: dict[str, Red
     def on_features(name: str, module: nn.Module, args: Any, output: Tensor) -> None:
         record(name, "features", output.abs().max(), math.nan, output.abs().max(), 1.0)
 
+    def on_block(name: str, module: nn.Module, args: Any, output: Tensor) -> None:
+        record(name, "stream", output.abs().max(), math.nan, output.abs().max(), scales.stream)
+
     def on_mean(name: str, module: MeanPool, args: tuple[Tensor], output: Tensor) -> None:
         rows = module.rows(args[0])
         sums = (s.abs().max() for s in (rows.sum(2), rows.mean(2).sum(1)))
@@ -311,7 +324,9 @@ def _watching(part: nn.Module, prefix: str, scales: Scales, found: dict[str, Red
     for name, module in modules.items():
         if name in gated:
             handles.append(module.register_forward_pre_hook(partial(on_gated, gated[name])))
-        if isinstance(module, FeatureMap):
+        if isinstance(module, Block | PostNormBlock):
+            handles.append(module.register_forward_hook(partial(on_block, name)))
+        elif isinstance(module, FeatureMap):
             handles.append(module.register_forward_hook(partial(on_features, name)))
         elif isinstance(module, MeanPool):
             handles.append(module.register_forward_hook(partial(on_mean, name)))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,8 +93,8 @@ def headroom(
     else:
         show(
             parts_table(reductions, title),
-            f"Scales: stream {power(scales.stream)}, stem {power(scales.stem)}, pool {power(scales.pool)}, "
-            f"head {power(scales.head)}; gains: {_gains(scales)}.",
+            f"Scales: stream {Fraction(scales.stream)}, stem {Fraction(scales.stem)}, pool {Fraction(scales.pool)}, "
+            f"head {Fraction(scales.head)}; gains: {_gains(scales)}.",
             subnormal_line(subnormals),
             _verdict(by_default, tightest, scales, reductions_of.ENOUGH),
         )
@@ -102,11 +103,6 @@ def headroom(
             log("drawing")
             plot_headroom(reductions, scales, save, title)
     raise typer.Exit(0 if enough else 1)
-
-
-def power(scale: float) -> str:
-    """A power of two, for people."""
-    return f"1/{1 / scale:g}" if scale < 1 else f"{scale:g}"
 
 
 def parts_table(reductions: Sequence["Reduction"], title: str) -> Table:
@@ -125,10 +121,10 @@ def _part_row(part: str, found: Sequence["Reduction"]) -> list[str]:
     cells = [""] * 6
     if norms:
         r = min(norms, key=lambda r: r.headroom)
-        cells[:5] = [f"{r.peak:.4g}", f"{r.unscaled:.4g}", power(r.scale), f"{r.largest:.4g}", _times(r)]
+        cells[:5] = [f"{r.peak:.4g}", f"{r.unscaled:.4g}", str(Fraction(r.scale)), f"{r.largest:.4g}", _times(r)]
     if products:
         r = min(products, key=lambda r: r.headroom)
-        cells[5] = f"{r.name.removeprefix(part + '.')}: {r.largest:.4g}, {_times(r)}"
+        cells[5] = f"{r.name.removeprefix(part).lstrip('.') or r.kind}: {r.largest:.4g}, {_times(r)}"
     return [part, *cells]
 
 
@@ -153,9 +149,9 @@ def _gains(scales: "Scales") -> str:
         groups.setdefault(gain, []).append(name)
     return (
         ", ".join(
-            f"{len(names)} norms x {power(gain)} ({names[0]} to {names[-1]})"
+            f"{len(names)} norms x {Fraction(gain)} ({names[0]} to {names[-1]})"
             if len(names) > 1
-            else f"{names[0]} x {power(gain)}"
+            else f"{names[0]} x {Fraction(gain)}"
             for gain, names in groups.items()
         )
         or "none"
@@ -166,9 +162,9 @@ def _verdict(by_default: "Reduction", tightest: "Reduction", scales: "Scales", e
     said = []
     if by_default.headroom < enough:
         large = [gain for gain in scales.gains.values() if gain < 1]
-        lowest = power(min(large, default=1.0))
+        lowest = Fraction(min(large, default=1.0))
         said.append(
-            f"With the stream's scale {power(scales.stream)} alone the least headroom is {by_default.headroom:.3g}x "
+            f"With the stream's scale {Fraction(scales.stream)} alone the least headroom is {by_default.headroom:.3g}x "
             f"({by_default.name}): too little. {len(large)} norms get a gain of {lowest} or more; "
             "`pecore convert` does that by itself."
         )

@@ -76,10 +76,11 @@ def test_g14_two_blocks(tmp_path):
     assert_resident(*on_gpu(tmp_path, "G14", depth=2, image_size=224), 0.9999)
 
 
+@pytest.mark.parametrize("amplitude", [8000.0, 20000.0])
 @pytest.mark.parametrize(("size", "reduced"), [("T16", {}), ("B16", {"depth": 4})])
-def test_amplitude_20000(tmp_path, size, reduced):
-    """Where a plain LayerNorm gives NaN and the published form has collapsed."""
-    assert_resident(*on_gpu(tmp_path, size, amplitude=20000.0, **reduced), 0.9999)
+def test_large_amplitudes(tmp_path, size, reduced, amplitude):
+    """Where a plain LayerNorm gives NaN and the published form has collapsed; the stream carries 1 and 1/2."""
+    assert_resident(*on_gpu(tmp_path, size, amplitude=amplitude, **reduced), 0.9999)
 
 
 def test_int8_b16_in_full(tmp_path):

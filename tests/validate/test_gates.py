@@ -237,14 +237,16 @@ def test_no_adapter_is_a_skip_unless_one_is_required(converted, monkeypatch: pyt
 
 
 def test_headroom_gate(small, converted) -> None:
-    good = headroom.headroom_gate(converted.reductions)
+    good = headroom.headroom_gate(converted.reductions, converted.scales)
     assert (good.outcome, good.thresholds) == ("passed", {"headroom": 4.0})
     assert good.figures["headroom"] == min(r.headroom for r in converted.reductions)
+    assert good.figures["scales"]["stream"] == converted.scales.stream == 1 / 8
+    assert good.detail.endswith("residual stream x 1/8")
 
     variant = small("T16", 3)
     model = build_tower(variant, synthetic_state_dict(variant, amplitude=20000.0))
     ones = Scales(stream=1.0, pool=1.0)
-    bad = headroom.headroom_gate(headroom.measure(rewrite(model, ones), ones, [converted.image]))
+    bad = headroom.headroom_gate(headroom.measure(rewrite(model, ones), ones, [converted.image]), ones)
     assert bad.outcome == "failed"
     assert bad.figures["headroom"] < 1
     assert bad.figures["reduction"] in ("blocks.2.norm1", "blocks.2.norm2", "norm")

@@ -14,7 +14,19 @@ from pecore.convert.towers import build_tower
 from pecore.image import preprocess
 from pecore.rewrites.tower import Scales, rewrite
 from pecore.validate import headroom
-from pecore.validate.headroom import ENOUGH, FP16_MAX, QUIET, Reduction, choose_scales, fit_scales, measure, rescaled
+from pecore.validate.headroom import (
+    ENOUGH,
+    FP16_MAX,
+    QUIET,
+    STREAM_SCALES,
+    Reduction,
+    choose_scales,
+    fit_scales,
+    measure,
+    rescaled,
+    scales_with,
+)
+from pecore.validate.subnormal import subnormal_weights
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +59,7 @@ def _stream_norms(reductions: list[Reduction]) -> list[Reduction]:
 @pytest.mark.parametrize("amplitude", AMPLITUDES)
 def test_scales_keep_every_reduction_in_range(fitted: dict[float, Fitted], amplitude: float) -> None:
     scales, reductions = fitted[amplitude].scales, fitted[amplitude].reductions
-    assert {r.kind for r in reductions} == {"layernorm", "linear", "matmul", "l2"}
+    assert {r.kind for r in reductions} == {"layernorm", "linear", "matmul", "stream", "l2"}
     for r in reductions:
         assert r.headroom >= ENOUGH, r.name
     for value in (scales.stem, scales.stream, scales.pool, scales.head, *scales.gains.values()):
@@ -57,9 +69,9 @@ def test_scales_keep_every_reduction_in_range(fitted: dict[float, Fitted], ampli
         assert not quiet or 4 * r.largest > headroom.COMFORTABLE_SUM, f"{r.name} could have had twice the gain"
 
 
-def test_amplitude_gives_loud_norms_a_gain_and_leaves_the_stream(fitted: dict[float, Fitted]) -> None:
+def test_the_stream_s_scale_is_the_largest_and_loud_norms_get_a_gain(fitted: dict[float, Fitted]) -> None:
     none, usual, large, huge = (fitted[a].scales for a in AMPLITUDES)
-    assert {s.stream for s in (none, usual, large, huge)} == {headroom.STREAM_SCALE}
+    assert [s.stream for s in (none, usual, large, huge)] == [1, 1 / 8, 1, 1 / 2]
     assert not none.gains
     assert not usual.gains
     before = {f"blocks.{i}.norm{n}" for i in (0, 1) for n in (1, 2)}  # the massive activations arise in block 1's MLP
@@ -68,12 +80,23 @@ def test_amplitude_gives_loud_norms_a_gain_and_leaves_the_stream(fitted: dict[fl
     assert all(huge.gains[name] < gain < 1 for name, gain in large.gains.items())
 
 
-def test_no_fp16_weight_pays_for_a_large_amplitude(fitted: dict[float, Fitted]) -> None:
-    """The stream's scale is in `attn.proj` and `mlp.fc2`: a smaller one would make their weights subnormal."""
-    usual, huge = (fitted[a] for a in (400.0, 20000.0))
-    for name in ("blocks.0.attn.proj.weight", "blocks.1.mlp.fc2.weight"):
-        smallest = [rewrite(f.model, f.scales).get_parameter(name).abs().median() for f in (usual, huge)]
-        assert smallest[0] == smallest[1] > 2.0**-14
+@pytest.mark.parametrize("amplitude", AMPLITUDES)
+def test_a_larger_scale_costs_an_op_or_headroom(fitted: dict[float, Fitted], amplitude: float) -> None:
+    chosen, reductions = fitted[amplitude].scales, fitted[amplitude].reductions
+    assert len(chosen.gains) == len(scales_with(reductions, STREAM_SCALES[-1]).gains)
+    assert choose_scales(reductions) == chosen  # a result of the measurements alone
+    twice = scales_with(reductions, 2 * chosen.stream)
+    least = headroom.min_headroom(rescaled(reductions, twice)).headroom
+    assert chosen.stream == 1 or len(twice.gains) > len(chosen.gains) or least < ENOUGH
+
+
+@pytest.mark.parametrize("amplitude", AMPLITUDES)
+def test_no_fp16_weight_pays_for_an_amplitude(fitted: dict[float, Fitted], amplitude: float) -> None:
+    """The stream's scale is in `attn.proj` and `mlp.fc2`: a small one would make their weights subnormal."""
+    lost = {s.kind: s.lost for s in subnormal_weights(rewrite(fitted[amplitude].model, fitted[amplitude].scales))}
+    smallest = {s.kind: s.lost for s in subnormal_weights(rewrite(fitted[amplitude].model, Scales(stream=1 / 32)))}
+    for kind in ("blocks.*.attn.proj", "blocks.*.mlp.fc2"):
+        assert 6 * lost[kind] < smallest[kind] < 0.02  # lost grows with a scale's power of 1.5: 8 for 1/8
 
 
 @pytest.mark.parametrize("amplitude", AMPLITUDES)
@@ -145,13 +168,32 @@ def test_a_reduction_past_fp16_has_no_headroom() -> None:
     assert Reduction("fc", "linear", 1.0, 1.0, math.nan, 1.0).as_dict()["smallest"] is None
 
 
-@pytest.mark.parametrize(("unscaled", "gain"), [(1.0, None), (1.6e7, None), (1.7e7, 1 / 2), (4e8, 2.0**-3)])
-def test_a_loud_norm_s_gain_by_hand(unscaled: float, gain: float | None) -> None:
-    """16376 / 32^-2 = 1.677e7 is what 1/32 carries with headroom 4."""
-    norms = [Reduction("norm", "layernorm", 1.0, unscaled, 1e3, 1.0), Reduction("l2", "l2", 1.0, 100.0, math.nan, 1.0)]
+@pytest.mark.parametrize(
+    ("unscaled", "stream", "gain"),
+    [
+        (1.0, 1, None),
+        (16376.0, 1, None),
+        (16377.0, 1 / 2, None),
+        (4.8e5, 1 / 8, None),
+        (1.6e7, 1 / 32, None),
+        (1.7e7, 1 / 4, 1 / 16),
+        (4e8, 1 / 4, 1 / 64),
+    ],
+)
+def test_scales_by_hand(unscaled: float, stream: float, gain: float | None) -> None:
+    """16376 / 32^-2 = 1.677e7 is what 1/32 carries with headroom 4. A norm that needs a gain there can have a smaller
+    one: the next norm's sum, or the stream itself, then decides (40000 / 4 <= 16376)."""
+    norms = [
+        Reduction("blocks.0.norm1", "layernorm", 1.0, min(unscaled, 2e5), 1e3, 1.0),
+        Reduction("blocks.0", "stream", 1.0, unscaled**0.5, math.nan, unscaled**0.5),
+        Reduction("norm", "layernorm", 1.0, unscaled, 1e3, 1.0),
+        Reduction("blocks.0.mlp.norm", "layernorm", 1.0, 1e12, 1.0, 1.0),  # reads no residual stream
+        Reduction("l2", "l2", 1.0, 100.0, math.nan, 1.0),
+    ]
     scales = choose_scales(norms)
-    assert scales.gains == ({} if gain is None else {"norm": gain})
-    assert rescaled(norms, scales)[0].headroom >= ENOUGH
+    assert (scales.stream, scales.gains.get("norm")) == (stream, gain)
+    assert set(scales.gains) <= {"norm", "blocks.0.mlp.norm"}
+    assert min(r.headroom for r in rescaled(norms, scales)) >= ENOUGH
     assert scales.head == 2.0  # 100 * 2^2 <= 1024 < 100 * 4^2
 
 

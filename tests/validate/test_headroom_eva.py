@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from pecore.convert.synthetic import fill
+from pecore.convert.synthetic import fill, normal
 from pecore.convert.timm_tower import reduced
 from pecore.rewrites import Output, Scales, rewrite
 from pecore.rewrites.norm import LEAST_CARRIED, ScaledLayerNorm
@@ -14,7 +14,6 @@ from pecore.rewrites.tower import INNER_NORMS
 from pecore.validate.headroom import (
     ENOUGH,
     FP16_MAX,
-    STREAM_SCALE,
     Reduction,
     choose_scales,
     fit_scales,
@@ -88,15 +87,22 @@ def test_an_inner_norm_s_factor_by_hand() -> None:
     assert factor(2.0**25) == 2.0**-6  # 2^-5.5 would do, but only powers of two round nothing
 
 
-@pytest.mark.parametrize(
-    ("unscaled", "scale"), [(1.0, 1.0), (16376.0, 1.0), (16377.0, 0.5), (4.8e5, 1 / 8), (4e8, STREAM_SCALE)]
-)
-def test_the_stream_of_a_tower_with_layer_scale_by_hand(unscaled: float, scale: float) -> None:
-    norms = [Reduction(n, "layernorm", 1.0, unscaled, 1.0, 1.0) for n in ("blocks.0.norm2", "norm")]
-    inner = Reduction("blocks.0.mlp.norm", "layernorm", 1.0, 1e12, 1.0, 1.0)
-    assert stream_scale([*norms, inner]) == scale
+def test_a_mean_of_the_stream_limits_its_scale() -> None:
     assert stream_scale([Reduction("pool", "mean", 1 / 32, FP16_MAX, math.nan, 1.0)]) == 1 / 4
-    assert stream_scale([Reduction("pool", "mean", 1.0, FP16_MAX, math.nan, 1.0)]) == 1.0
+    assert stream_scale([Reduction("pool", "mean", 1.0, FP16_MAX / ENOUGH, math.nan, 1.0)]) == 1.0
+
+
+@pytest.mark.parametrize("amplitude", [0.0, 20000.0])
+def test_a_post_norm_stream_is_watched_itself(amplitude: float) -> None:
+    """No norm reads it before the end: its elements alone say what it can carry."""
+    model = fill(reduced("eva02_enormous_patch14_clip_224", (2, 2), widest=384), amplitude)
+    image = normal("image", (1, 3, *model.patch_embed.img_size), 0)
+    scales, reductions = fit_scales(model, [image])
+    found = {r.name: r for r in reductions if r.kind == "stream"}
+    theirs = model.blocks[0](model.norm_pre(model._pos_embed(model.patch_embed(image))[0])).abs().max()
+    assert set(found) == {"blocks.0", "blocks.1"}
+    assert found["blocks.0"].unscaled == pytest.approx(float(theirs), rel=1e-4)
+    assert found["blocks.0"].scale == scales.stream == (1 / 2 if amplitude else 1)
 
 
 def test_small_layer_scales_leave_no_more_subnormal_weights_than_they_must() -> None:
@@ -106,11 +112,10 @@ def test_small_layer_scales_leave_no_more_subnormal_weights_than_they_must() -> 
         for gamma in (block.gamma_1, block.gamma_2):
             gamma.data.fill_(0.01)
     scales, reductions = fit_scales(model, images)
-    assert scales.stream > STREAM_SCALE
+    assert scales.stream > 1 / 32
     assert all(r.headroom >= ENOUGH for r in reductions)
     chosen, fixed = (
-        {s.kind: s.lost for s in subnormal_weights(rewrite(model, form))}
-        for form in (scales, Scales(stream=STREAM_SCALE))
+        {s.kind: s.lost for s in subnormal_weights(rewrite(model, form))} for form in (scales, Scales(stream=1 / 32))
     )
     for kind in ("blocks.*.attn.proj", "blocks.*.mlp.fc2"):
         assert chosen[kind] < 0.3 < 0.9 < fixed[kind]
