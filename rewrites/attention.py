@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .barrier import barrier
 from .fold import Affine, after_norm, as_linear, from_linear
 from .matmul import MatMul
 from .norm import ScaledLayerNorm
@@ -113,5 +114,5 @@ class Attention(nn.Module):
         context = self.context(self.softmax(self.scores(q, k)), v)
         if groups > 1:
             context = context.reshape(batch, heads, tokens, self.head_dim)
-        context = context.permute(0, 2, 1, 3).reshape(batch, 1, tokens, heads * self.head_dim)
+        context = barrier(context.permute(0, 2, 1, 3).reshape(batch, 1, tokens, heads * self.head_dim))
         return self.proj(context if self.norm is None else self.norm(context))

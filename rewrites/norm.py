@@ -24,10 +24,11 @@ RMSNorm is the same without the mean: x * rsqrt(mean(x^2) + eps). A stream that 
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from .barrier import barrier
 
 LEAST_CARRIED = 1.0 / 32
 """The smallest power of two that weights are given to carry: below it, most of them would be subnormal in fp16, and
@@ -49,13 +50,10 @@ class ScaledLayerNorm(nn.Module):
         gain: a further power of two for this norm alone (1 costs no op), where the stream's scale would push the
             squares of quiet tokens below fp16's smallest numbers.
         centred: the input has mean 0 over its last axis already, or the norm is an RMSNorm: nothing is subtracted.
-        rows: shape of the variance, `[..., 1]`. eps is a constant of that shape: a single number the converter adds
-            before it restores MEAN's kept dimension, which costs a RESHAPE.
         weight: `[C]`, the LayerNorm's own, where it is not folded into the next Linear (`tower.rewrite` says when).
-        dtype: of the constants.
+        dtype: of the weight.
     """
 
-    eps: Tensor
     weight: Tensor | None
 
     def __init__(
@@ -65,7 +63,6 @@ class ScaledLayerNorm(nn.Module):
         gain: float = 1.0,
         *,
         centred: bool = True,
-        rows: Sequence[int] = (1,),
         weight: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
     ):
@@ -74,19 +71,18 @@ class ScaledLayerNorm(nn.Module):
             if value <= 0 or math.frexp(value)[0] != 0.5:
                 raise ValueError(f"{name} must be a power of two, not {value}: anything else would round")
         self.scale, self.gain, self.centred = scale, gain, centred
-        self.register_buffer("eps", torch.full(tuple(rows), eps * (scale * gain) ** 2, dtype=torch.float64).to(dtype))
+        self.eps = eps * (scale * gain) ** 2
         self.register_buffer("weight", None if weight is None else weight.to(dtype))
 
     def deviation(self, x: Tensor) -> Tensor:
         """d = s * (x - mean): what gets squared."""
-        if not self.centred:
-            x = x - x.mean(-1, keepdim=True)
-        return x if self.gain == 1.0 else x * self.gain
+        x = x if self.gain == 1.0 else x * self.gain
+        return x if self.centred else x - x.mean(-1, keepdim=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., C]` -> the same, mean 0 and variance 1 over the last axis (times `weight`)."""
         d = self.deviation(x)
-        y = d * torch.rsqrt((d * d).mean(-1, keepdim=True) + self.eps)
+        y = d * torch.rsqrt(barrier((d * d).mean(-1, keepdim=True)) + self.eps)
         return y if self.weight is None else y * self.weight
 
 
