@@ -23,7 +23,7 @@ FAMILY = ROOT / "pecore" / "family.json"
 """Results of `benchmarks.family`, which `pecore list` shows."""
 
 ANYWHERE = ("graphs", "accuracy", "drawings")
-PER_CPU = ("latency", "conversion")
+PER_CPU = ("latency", "conversion", "browser")
 
 VERSIONS_OF = (
     "torch",

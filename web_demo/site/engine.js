@@ -106,19 +106,24 @@ export async function openOn(choice, bytes, manifest) {
 }
 
 /**
- * A model on the accelerator that is wished for, or, where that fails, on WASM; `reason` says which and why.
+ * A model on the accelerator that is wished for, or, where that fails, on WASM; `reason` says which and why, `picked` is the file.
+ * @template P
  * @param {'auto'|'webgpu'|'wasm'} wish
- * @param {() => Promise<ArrayBuffer>} read the .tflite
+ * @param {(accelerator: 'webgpu'|'wasm') => P} pick the file for an accelerator
+ * @param {(picked: P) => Promise<ArrayBuffer>} read that file
  */
-export async function open(wish, read, manifest) {
+export async function open(wish, pick, read, manifest) {
   let choice = choose(wish, await probeWorker());
+  let picked = pick(choice.accelerator);
+  const bytes = await read(picked);
   let engine;
   try {
-    engine = await openOn(choice, await read(), manifest);
+    engine = await openOn(choice, bytes, manifest);
   } catch (error) {
     if (choice.accelerator === 'wasm') throw new Error(`LiteRT.js can’t run this model here: ${error.message}`);
     choice = { ...choose('wasm', {}), reason: `WebGPU failed: ${error.message}` };
-    engine = await openOn(choice, await read(), manifest);
+    picked = pick('wasm');
+    engine = await openOn(choice, await read(picked), manifest);
   }
-  return Object.assign(engine, { reason: choice.reason });
+  return Object.assign(engine, { reason: choice.reason, picked });
 }

@@ -4,8 +4,7 @@ import { forgetOthers, readFile } from './bundle.js';
 import { open } from './engine.js';
 import { $, make, megabytes, nameOf, showStage } from './page.js';
 import { readResize } from './preprocess.js';
-
-const PREFERRED = ['fp16', 'fp32', 'int8']; // any other precision comes after these
+import { inOrder, pick } from './weights.js';
 
 /** Refuse a bundle that gives something else than one embedding for one picture. */
 export function requireEmbedding(manifest) {
@@ -17,37 +16,35 @@ export function requireEmbedding(manifest) {
   }
 }
 
-/** Offer a bundle's precisions. */
+/** Offer a bundle's precisions, and “Automatic” before them. */
 export function offerWeights(manifest) {
-  const files = Object.values(manifest.files);
-  const ordered = new Set([...PREFERRED, ...files.map(({ precision }) => precision)]);
-  for (const wanted of ordered) {
-    const file = files.find(({ precision }) => precision === wanted);
-    if (file) $('weights').append(make('option', { value: wanted, textContent: `${wanted}, ${megabytes(file.bytes)} MB` }));
-  }
+  const offered = inOrder(manifest.files, 'webgpu').map(({ precision, bytes }) => [precision, `${precision}, ${megabytes(bytes)} MB`]);
+  for (const [value, textContent] of [['auto', 'Automatic'], ...offered]) $('weights').append(make('option', { value, textContent }));
 }
 
-/** Name and manifest entry of the .tflite that is chosen. */
-export function chosenFile(manifest) {
-  const [name, entry] = Object.entries(manifest.files).find(([, { precision }]) => precision === $('weights').value);
-  return { name, ...entry };
-}
-
-/** Open the chosen file on the chosen accelerator; `engine`, the one before it, is closed. */
-export async function openModel(manifest, engine) {
-  const file = chosenFile(manifest);
-  const read = () => readFile(file.name, file, (done, total) => showStage(`Downloading ${file.name}`, done, total));
+/**
+ * Open the chosen file on the chosen accelerator; `engine`, the one before it, is closed.
+ * @param {Set<string>} [inUse] as `pick` takes it
+ * @returns {Promise<object>} the engine; its `file` is the manifest's entry of what runs
+ */
+export async function openModel(manifest, engine, inUse) {
+  const read = async ({ file }) => {
+    showStage(`Loading ${file.name}`);
+    const bytes = await readFile(file.name, file, (done, total) => showStage(`Downloading ${file.name}`, done, total));
+    showStage('Compiling the model');
+    return bytes;
+  };
   engine?.close();
   for (const id of ['wish', 'weights']) $(id).disabled = true;
   try {
-    showStage(`Loading ${file.name}`);
-    await read(); // progress first, then the compilation's stage
-    showStage('Compiling the model');
-    const opened = await open($('wish').value, read, manifest);
+    showStage('Looking for a GPU');
+    const pickFor = (accelerator) => pick(manifest.files, $('weights').value, accelerator, inUse);
+    const opened = await open($('wish').value, pickFor, read, manifest);
+    const { file, reason } = opened.picked;
     $('accelerator').textContent = nameOf(opened);
-    $('reason').textContent = `${opened.accelerator === 'webgpu' ? 'On the GPU' : 'On the CPU'}: ${opened.reason}.`;
+    $('reason').textContent = `${opened.accelerator === 'webgpu' ? 'On the GPU' : 'On the CPU'}: ${opened.reason}. ${reason}.`;
     await forgetOthers(manifest);
-    return opened;
+    return Object.assign(opened, { file });
   } finally {
     for (const id of ['wish', 'weights']) $(id).disabled = false;
   }

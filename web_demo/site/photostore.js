@@ -62,6 +62,11 @@ export class PhotoStore {
     }
   }
 
+  /** How many records there are of a folder. */
+  count(model, folder) {
+    return done(this.#database.transaction('photos').objectStore('photos').count(under(model, folder)));
+  }
+
   /** Keep a photograph, in place of what was kept of its path. */
   async save(model, photo, thumbnail) {
     const transaction = this.#database.transaction(['photos', 'thumbnails'], 'readwrite');

@@ -3,7 +3,7 @@
 import { canBeAskedAgain, listFiles, listHandle, mayRead } from './folder.js';
 import { focusable, showGrid } from './grid.js';
 import { Gate, indexPhotos, timeLeft } from './indexer.js';
-import { chosenFile, openModel } from './model.js';
+import { openModel } from './model.js';
 import { $, clearError, endStage, make, showError, showStage } from './page.js';
 import { PhotoStore } from './photostore.js';
 import { noWords, TextTower } from './texttower.js';
@@ -273,9 +273,16 @@ async function changeModel() {
   }
 }
 
+/** The files of the bundle, by sha256, with which something of the folder is kept. */
+async function readBefore() {
+  const digests = Object.values(manifest.files).map(({ sha256 }) => sha256);
+  const counts = await Promise.all(digests.map((sha256) => (folder ? store.count(sha256, folder.name) : 0)));
+  return new Set(digests.filter((_, i) => counts[i]));
+}
+
 async function useModel() {
-  engine = await openModel(manifest, engine);
-  model = chosenFile(manifest).sha256;
+  engine = await openModel(manifest, engine, await readBefore());
+  model = engine.file.sha256;
   await load();
   endStage();
   show();

@@ -4,6 +4,7 @@
 const CACHE = 'pecore-page';
 const PAGE = [
   './', 'style.css', 'icon.svg', 'app.js', 'page.js', 'bundle.js', 'model.js', 'engine.js', 'accelerator.js', 'worker.js', 'preprocess.js',
+  'weights.js', 'unpack.js',
   'classify.js', 'camera.js', 'labels.js', 'picker.js', 'scores.js', 'ownlabels.js', 'labellist.js',
   'texttower.js', 'tokenizer.js', 'clean.js', 'entities.json',
   'search.js', 'folder.js', 'indexer.js', 'photostore.js', 'vectors.js', 'grid.js',

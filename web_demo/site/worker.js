@@ -3,7 +3,7 @@
 // A classic worker, because LiteRT.js loads its WebAssembly with importScripts; modules are imported all the same.
 
 const LITERT = new URL('vendor/litert/', self.location.href).href;
-const modules = Promise.all([import('./accelerator.js'), import('./preprocess.js'), import('./vendor/litert/litert.js')]);
+const modules = Promise.all([import('./accelerator.js'), import('./preprocess.js'), import('./vendor/litert/litert.js'), import('./unpack.js')]);
 let opened; // {model, litert, input, output, preprocessing}
 let tokenize; // of a text tower
 
@@ -15,11 +15,11 @@ const tasks = {
 
   /** Load LiteRT.js and compile `bytes` strictly for one accelerator. */
   async open({ bytes, accelerator, precision, input, output, preprocessing }) {
-    const [, , litert] = await modules;
+    const [, , litert, { unpackHalves }] = await modules;
     const threads = accelerator === 'wasm' && self.crossOriginIsolated && (await litert.supportsFeature('relaxedSimd'));
     self.Module = { locateFile: (file) => LITERT + file, mainScriptUrlOrBlob: `${LITERT}litert_wasm_threaded_internal.js` };
     const runtime = await litert.loadLiteRt(LITERT, { threads });
-    const model = await litert.loadAndCompile(new Uint8Array(bytes), { accelerator, gpuOptions: { precision } });
+    const model = await litert.loadAndCompile(new Uint8Array(accelerator === 'wasm' ? unpackHalves(bytes) : bytes), { accelerator, gpuOptions: { precision } });
     if (model.options.accelerator !== accelerator || (accelerator === 'webgpu' && !model.isFullyAccelerated)) {
       throw new Error('WebGPU can’t run the whole graph');
     }

@@ -9,9 +9,9 @@ import { fileURLToPath } from 'node:url';
 
 import { chromium } from 'playwright-core';
 
-const root = fileURLToPath(new URL('../../../', import.meta.url));
+export const root = fileURLToPath(new URL('../../../', import.meta.url));
 export const work = path.resolve(root, process.env.WEB_WORK ?? 'build/web');
-const bin = path.resolve(root, process.env.BIN ?? '.venv/bin');
+export const bin = path.resolve(root, process.env.BIN ?? '.venv/bin');
 
 const FLAGS = [
   '--no-sandbox', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync',

@@ -196,6 +196,29 @@ test('a folder that the browser may ask again is read again by itself', async (t
   check();
 });
 
+test('“Automatic” stays with the file that the folder was read with', async (t) => {
+  const { page, check } = await visit(t, browser);
+  const runsWith = (said) => page.waitForFunction((text) => document.getElementById('reason').textContent.endsWith(text), said, { timeout: 60_000 });
+  await withPicker(page);
+  await open(page, `${server.address}?search`);
+  await fill(page, ['a.png', 'b.png']);
+  await page.selectOption('#weights', 'int8');
+  await runsWith('int8 weights, as chosen.');
+  await settled(page);
+  await page.click('#choose-folder');
+  await read(page, /2 photographs to search \(2 new\)/);
+  await page.reload();
+  await runsWith('int8 weights, with which this folder was read before.');
+  await read(page, /2 photographs to search \(0 new\)/);
+  await page.selectOption('#weights', 'fp16');
+  await runsWith('fp16 weights, as chosen.');
+  await read(page, /2 photographs to search \(2 new\)/);
+  await page.reload();
+  await runsWith('fp16 weights, the fastest on WASM in this bundle.');
+  await read(page, /2 photographs to search \(0 new\)/);
+  check();
+});
+
 test('a permission that is revoked, and a full disk, stop the reading with a sentence', async (t) => {
   const { page, check } = await visit(t, browser);
   await withPicker(page);
@@ -240,8 +263,8 @@ test('ten thousand entries are searched, and memory stays bounded', async (t) =>
   await page.evaluate(async () => {
     const { PhotoStore } = await import('./photostore.js');
     const { readManifest } = await import('./bundle.js');
-    const { chosenFile } = await import('./model.js');
-    const [store, model] = [await PhotoStore.open(), chosenFile(await readManifest()).sha256];
+    const { pick } = await import('./weights.js');
+    const [store, model] = [await PhotoStore.open(), pick((await readManifest()).files, 'auto', 'wasm').file.sha256];
     let state = 1;
     for (let number = 0; number < 10_000; number += 100) {
       await Promise.all(Array.from({ length: 100 }, (_, i) => {
