@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.section import table
+from benchmarks.section import nines, table
 from pecore.convert.synthetic import synthetic_state_dict
 from pecore.convert.towers import build_tower
 from pecore.image import preprocess
@@ -63,7 +63,7 @@ def main() -> None:
             lost = {s.kind: s.lost for s in subnormal_weights(tower)}["blocks.*.mlp.fc2"]
             figures = [str(Fraction(scales.stream)), str(len(scales.gains)), f"{100 * lost:.2f} %"]
             cosines = [lowest_cosine(rounded(tower, flush), expected, images) for flush in (False, True)]
-            rows.append([f"{amplitude:g}", *figures, *(f"{cosine:.7f}" for cosine in cosines)])
+            rows.append([f"{amplitude:g}", *figures, *map(nines, cosines)])
     print(table(HEADINGS, rows))
 
 
