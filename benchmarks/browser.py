@@ -31,6 +31,7 @@ from pecore.variants import find
 WEB = results.ROOT / "web_demo"
 IMAGE = "image.f32"
 SIZES = ("T16", "S16", "B16")
+MISSING = "web_demo/bench.js does not run here: run `make web` once, which brings Chromium, Node.js and its packages"
 CONTEXTS = ("threads", "alone")
 """A page that is cross-origin isolated and has a thread per core, and one that is not and has one."""
 
@@ -43,40 +44,46 @@ FILES: Mapping[str, tuple[str, str]] = {
 """What the browser runs -> graph of the workspace, what the table calls it."""
 
 
+BASE = "fp16"
+"""What the other files' times in the browser are compared with."""
+
+
 class Browser(AbstractContextManager["Browser"]):
     """`web_demo/bench.js`: Chromium with the page's worker, and files of one folder."""
 
     def __init__(self, folder: Path, context: str) -> None:
-        command = ["node", "bench.js", str(folder), context]
-        self._child = subprocess.Popen(command, cwd=WEB, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        command = ["node", "bench.js", str(folder.resolve()), context]
+        try:
+            self._child = subprocess.Popen(command, cwd=WEB, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        except FileNotFoundError as error:
+            raise InputError(MISSING) from error
 
     def ask(self, task: str, name: str) -> dict[str, Any]:
         """The answer to a request, as bench.js describes both.
 
         Raises:
-            InputError: Chromium or the page's packages are missing, or the file does not run there.
+            InputError: bench.js has ended, as it does without Chromium or the page's packages, or can't run the file.
         """
-        assert self._child.stdin and self._child.stdout
+        assert self._child.stdin
+        assert self._child.stdout
         try:
             print(json.dumps({task: name}), file=self._child.stdin, flush=True)
             answer = json.loads(self._child.stdout.readline() or "{}")
         except BrokenPipeError:
             answer = {}
         if not answer:
-            raise InputError("web_demo/bench.js ended: run `make web` once, which brings Chromium and its packages")
+            raise InputError(MISSING)
         if "error" in answer:
             raise InputError(f"{name} fails in the browser: {answer['error']}")
         return answer
 
     def __exit__(self, *_: object) -> None:
-        assert self._child.stdin
-        self._child.stdin.close()
-        self._child.wait()
+        self._child.communicate()  # closes its input, which ends it
 
 
 def measure(size: str, context: str, rounds: int, log: Callable[[str], None]) -> dict[str, Any]:
-    """Milliseconds of each of `FILES` in the browser and natively, their ratio round by round, and the cosine of their
-    outputs; threads, and which build of LiteRT.js ran."""
+    """Milliseconds of each of `FILES` in the browser and natively, their ratio round by round, that to `BASE` in the
+    browser, and the cosine of both outputs; threads, and which build of LiteRT.js ran."""
     work = Workspace(find(size))
     image = photograph(work)
     image.tofile(work.folder / IMAGE)
@@ -106,6 +113,7 @@ def measure(size: str, context: str, rounds: int, log: Callable[[str], None]) ->
             "browser_ms": vars(spread(took["browser"])),
             "native_ms": vars(spread(took["native"])),
             "ratio": vars(ratio(took["browser"], took["native"])),
+            "over_base": vars(ratio(took["browser"], times[BASE]["browser"])),
             "cosine": cosines[name],
         }
         for name, took in times.items()
@@ -121,7 +129,9 @@ def litertjs_version() -> str:
 def run(sizes: Sequence[str], rounds: int) -> None:
     with progress() as log:
         found = {size: {context: measure(size, context, rounds, log) for context in CONTEXTS} for size in sizes}
-    results.write("browser", {"rounds": rounds, "litertjs": litertjs_version(), "load": os.getloadavg()[0], "sizes": found})
+    results.write(
+        "browser", {"rounds": rounds, "litertjs": litertjs_version(), "load": os.getloadavg()[0], "sizes": found}
+    )
 
 
 def browser(contents: results.Contents) -> Section:
@@ -131,16 +141,18 @@ def browser(contents: results.Contents) -> Section:
         for size, contexts in content["sizes"].items():
             for found in contexts.values():
                 for name, row in found["rows"].items():
-                    times = [quartiles(row[key], 0) for key in ("browser_ms", "native_ms")]
+                    took = [quartiles(row[key], 0) for key in ("browser_ms", "native_ms")]
                     what = [f"{size}, {FILES[name][1]}", str(found["threads"])]
-                    rows.append([kind, *what, *times, quartiles(row["ratio"], 1), nines(row["cosine"])])
-        ran = next(iter(next(iter(content["sizes"].values())).values()))
+                    ratios = [quartiles(row["ratio"], 1), quartiles(row["over_base"])]
+                    rows.append([kind, *what, *took, *ratios, nines(row["cosine"])])
+        chromium = next(iter(next(iter(content["sizes"].values())).values()))["browser"]
+        machine = content["environment"]
         notes.append(
-            f"{kind}: {content['environment']['cpu']}; Chromium {ran['browser']}, `@litertjs/core` {content['litertjs']}; "
-            f"{content['rounds']} rounds; load average {content['load']:.0f} of {content['environment']['cores']} cores."
+            f"{kind}: {machine['cpu']}; Chromium {chromium}, `@litertjs/core` {content['litertjs']}; "
+            f"{content['rounds']} rounds; load average {content['load']:.0f} on {machine['cores']} cores."
         )
-    headings = ["", "file", "threads", "WASM, ms", "native, ms", "WASM / native", "cosine of both"]
-    return Section(headings, rows, notes)
+    times = ["WASM, ms", "native, ms", "WASM / native", "over fp16 on WASM"]
+    return Section(["machine", "file", "threads", *times, "cosine of both"], rows, notes)
 
 
 SECTIONS = {"browser": browser}

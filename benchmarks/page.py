@@ -1,4 +1,4 @@
-"""Put the tables of every topic where docs/benchmarks.md and README.md keep places for them.
+"""Put the tables of every topic where docs/benchmarks.md, docs/web.md and README.md keep places for them.
 
     python -m benchmarks.page       from benchmarks/results and pecore/family.json
 
@@ -10,12 +10,13 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks import accuracy, conversion, drawings, graphs, latency, readme, results
+from benchmarks import accuracy, browser, conversion, drawings, graphs, latency, readme, results
 from benchmarks.section import Section
 from pecore.files import write_text
 
 PAGE = results.ROOT / "docs" / "benchmarks.md"
 README = results.ROOT / "README.md"
+PAGES = (PAGE, README, results.ROOT / "docs" / "web.md")
 IMAGE = results.ROOT / "docs" / "images" / "bench_amplitude.png"
 COMMAND = "python -m benchmarks.page"
 PLACE = re.compile(rf"(<!-- (\w+): made by {re.escape(COMMAND)} -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -41,6 +42,7 @@ SECTIONS: Mapping[str, Callable[[results.Contents], Section]] = {
     **graphs.SECTIONS,
     **latency.SECTIONS,
     **conversion.SECTIONS,
+    **browser.SECTIONS,
     **accuracy.SECTIONS,
     **drawings.SECTIONS,
     **readme.SECTIONS,
@@ -61,12 +63,12 @@ def filled(text: str, contents: results.Contents) -> str:
 
 
 def write(contents: results.Contents, folder: Path | None = None) -> None:
-    """Renew the tables of both pages and the plot; with a `folder`, write docs/benchmarks.md and the plot there."""
+    """Renew the tables of all pages and the plot; with a `folder`, write docs/benchmarks.md and the plot there."""
     if folder:
         write_text(folder / PAGE.name, filled(PAGE.read_text("utf-8"), contents))
         accuracy.plot(contents, folder / IMAGE.name)
         return
-    for page in (PAGE, README):
+    for page in PAGES:
         write_text(page, filled(page.read_text("utf-8"), contents))
     accuracy.plot(contents, IMAGE)
 

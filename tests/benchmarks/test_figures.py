@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import accuracy, conversion, page, results
+from benchmarks import accuracy, browser, conversion, page, results
 from benchmarks.accuracy import agreement, crops, label_set
 from benchmarks.conversion import measured
 from benchmarks.section import Section, nines, table, transposed
+from pecore.errors import InputError
 
 COMMITTED = results.ROOT / "benchmarks" / "results"
 
@@ -169,6 +170,32 @@ def test_topics_make_their_tables(tmp_path: Path) -> None:
     ]
 
 
+def test_the_browser_stands_beside_the_native_runtime(tmp_path: Path) -> None:
+    row = {"browser_ms": {"median": 900, "low": 850, "high": 1000}, "native_ms": SPREAD, "ratio": SPREAD, "cosine": 1.0}
+    row["over_base"] = SPREAD
+    sizes = {"T16": {"threads": {"threads": 2, "build": "x.wasm", "browser": "156", "rows": {"fp16": row}}}}
+    put(tmp_path / "some-cpu" / "browser.json", {"rounds": 3, "litertjs": "2.5.3", "load": 1.5, "sizes": sizes})
+    made = browser.browser(results.read(tmp_path))
+    assert list(made.rows) == [
+        [
+            "some-cpu",
+            "T16, fp16, weights made float32 at loading",
+            "2",
+            "900 (850 to 1000)",
+            "1 (1 to 1)",
+            "0.9 (0.8 to 1.0)",
+            "0.90 (0.85 to 1.00)",
+            "1.000000000",
+        ]
+    ]
+    assert "Chromium 156, `@litertjs/core` 2.5.3; 3 rounds" in made.notes[0]
+
+
+def test_a_browser_that_does_not_start_is_said_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="make web"), browser.Browser(tmp_path / "not there", "threads") as none:
+        none.ask("open", "x.tflite")
+
+
 def test_a_plot_shows_a_lost_form_and_has_the_same_bytes_again(tmp_path: Path) -> None:
     points = [{"amplitude": 0.0, "correlation": 0.999}, {"amplitude": 400.0, "correlation": None}]
     sweep = {"size": "T16", "depth": 1, "amplitudes": [0.0, 400.0], "forms": [{"name": "norm", "points": points}]}
@@ -180,14 +207,14 @@ def test_a_plot_shows_a_lost_form_and_has_the_same_bytes_again(tmp_path: Path) -
     assert (tmp_path / "c.png").read_bytes() != (tmp_path / "a.png").read_bytes()
 
 
-@pytest.mark.parametrize("path", [page.PAGE, page.README], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", page.PAGES, ids=lambda path: path.name)
 def test_committed_results_make_the_tables_of_a_page(path: Path) -> None:
     text = path.read_text("utf-8")
     assert page.filled(text, results.read(COMMITTED)) == text, f"run {page.COMMAND}"
 
 
 def test_every_table_has_its_place_on_one_page() -> None:
-    places = [name for path in (page.PAGE, page.README) for _, name, _ in page.PLACE.findall(path.read_text("utf-8"))]
+    places = [name for path in page.PAGES for _, name, _ in page.PLACE.findall(path.read_text("utf-8"))]
     assert sorted(places) == sorted(page.SECTIONS)
 
 

@@ -1,9 +1,9 @@
 // Float16 weights made float32, for LiteRT.js on WASM.
 //
 // In a file of float16 weights each matrix passes a DEQUANTIZE on its way to the op that reads it. LiteRT's native runtime makes
-// such matrices float32 when it loads the file, and XNNPACK runs the ops. LiteRT.js 2.5.3 does not, and runs them without XNNPACK,
-// in plain loops on one thread (docs/web.md, LiteRT issue 9663). Here the float16 constants become the same numbers in float32,
-// the ops read them directly, and the DEQUANTIZEs go.
+// such matrices float32 when it loads the file, and XNNPACK runs the ops. LiteRT.js 2.5.3 does not, and runs them without XNNPACK
+// in several times the time (docs/web.md, LiteRT issue 9663). Here the float16 constants become the same numbers in float32, the
+// ops read them directly, and the DEQUANTIZEs go.
 //
 // It reads what `pecore convert` writes: large constants lie after the flatbuffer, and its Buffer tables say where. So the flatbuffer
 // keeps its layout, and only numbers in it change.

@@ -19,7 +19,8 @@ test('“Automatic” takes the fastest for the accelerator that the bundle has,
   assert.deepEqual(file, { name: 'x_fp16.tflite', ...files['x_fp16.tflite'] });
   assert.equal(reason, 'fp16 weights, the fastest on WebGPU in this bundle');
   assert.equal(pick(only('int8', 'fp32'), 'auto', 'webgpu').file.precision, 'fp32');
-  assert.equal(pick(files, 'auto', 'wasm').reason, 'fp16 weights, the fastest on WASM in this bundle');
+  assert.equal(pick(files, 'auto', 'wasm').reason, 'int8 weights, the fastest on WASM in this bundle');
+  assert.equal(pick(only('fp32', 'fp16'), 'auto', 'wasm').file.precision, 'fp16');
   assert.equal(pick(only('int8'), 'auto', 'wasm').reason, 'int8 weights, the only ones in this bundle');
 });
 
@@ -28,9 +29,9 @@ test('a precision that is chosen runs on either', () => {
 });
 
 test('“Automatic” stays with the file that a folder was read with', () => {
-  const { file, reason } = pick(files, 'auto', 'wasm', new Set(['sha of int8', 'sha of another bundle']));
-  assert.equal(file.precision, 'int8');
-  assert.equal(reason, 'int8 weights, with which this folder was read before');
-  assert.equal(pick(files, 'auto', 'wasm', new Set(['sha of int8', 'sha of fp16'])).file.precision, 'fp16');
+  const { file, reason } = pick(files, 'auto', 'wasm', new Set(['sha of fp16', 'sha of another bundle']));
+  assert.equal(file.precision, 'fp16');
+  assert.equal(reason, 'fp16 weights, with which this folder was read before');
+  assert.equal(pick(files, 'auto', 'wasm', new Set(['sha of int8', 'sha of fp16'])).file.precision, 'int8');
   assert.equal(pick(files, 'fp32', 'wasm', new Set(['sha of int8'])).file.precision, 'fp32');
 });

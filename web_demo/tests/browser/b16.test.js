@@ -2,7 +2,7 @@
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 
-import { assertSame, bundle, classify, expected, launch, open, picture, serve, visit, work } from './harness.js';
+import { assertSame, classify, expected, launch, only, open, picture, serve, visit, work } from './harness.js';
 
 const SAME = 1e-4;
 const wanted = expected('b16').fp16;
@@ -10,7 +10,7 @@ let browser;
 let server;
 
 before(async () => {
-  server = await serve(bundle('b16'));
+  server = await serve(only('b16', 'fp16'));
   browser = await launch();
 });
 

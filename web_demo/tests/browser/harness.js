@@ -1,7 +1,7 @@
 // Starts the server and the browser, and watches what the page does.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { cpSync, mkdtempSync, readFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
@@ -26,6 +26,16 @@ export const expected = (name) => JSON.parse(readFileSync(path.join(work, `${nam
 export function copyOf(name) {
   const folder = path.join(mkdtempSync(path.join(tmpdir(), 'pecore-web-')), name);
   cpSync(bundle(name), folder, { recursive: true });
+  return folder;
+}
+
+/** A bundle of which the page sees one vision file. */
+export function only(name, precision) {
+  const folder = copyOf(name);
+  const file = path.join(folder, 'manifest.json');
+  const manifest = JSON.parse(readFileSync(file));
+  manifest.files = Object.fromEntries(Object.entries(manifest.files).filter(([, entry]) => entry.precision === precision));
+  writeFileSync(file, JSON.stringify(manifest));
   return folder;
 }
 

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 
-import { bundle, errorOf, launch, open, picture, serve, settled, visit, work } from './harness.js';
+import { bundle, errorOf, launch, only, open, picture, serve, settled, visit, work } from './harness.js';
 import { assertSameTen, counting, find, pythonSearch, read, shown, withInput } from './searching.js';
 
 const SAME = 1e-4; // cosines: the fp16 file and the float32 text tower, of pixels that are the same to the bit
@@ -14,7 +14,7 @@ let browser;
 let server;
 
 before(async () => {
-  server = await serve(bundle('tiny'));
+  server = await serve(only('tiny', 'fp16'));
   browser = await launch();
 });
 
@@ -197,24 +197,26 @@ test('a folder that the browser may ask again is read again by itself', async (t
 });
 
 test('“Automatic” stays with the file that the folder was read with', async (t) => {
+  const both = await serve(bundle('tiny'));
+  t.after(both.stop);
   const { page, check } = await visit(t, browser);
   const runsWith = (said) => page.waitForFunction((text) => document.getElementById('reason').textContent.endsWith(text), said, { timeout: 60_000 });
   await withPicker(page);
-  await open(page, `${server.address}?search`);
+  await open(page, `${both.address}?search`);
   await fill(page, ['a.png', 'b.png']);
-  await page.selectOption('#weights', 'int8');
-  await runsWith('int8 weights, as chosen.');
+  await page.selectOption('#weights', 'fp16');
+  await runsWith('fp16 weights, as chosen.');
   await settled(page);
   await page.click('#choose-folder');
   await read(page, /2 photographs to search \(2 new\)/);
   await page.reload();
-  await runsWith('int8 weights, with which this folder was read before.');
+  await runsWith('fp16 weights, with which this folder was read before.');
   await read(page, /2 photographs to search \(0 new\)/);
-  await page.selectOption('#weights', 'fp16');
-  await runsWith('fp16 weights, as chosen.');
+  await page.selectOption('#weights', 'int8');
+  await runsWith('int8 weights, as chosen.');
   await read(page, /2 photographs to search \(2 new\)/);
   await page.reload();
-  await runsWith('fp16 weights, the fastest on WASM in this bundle.');
+  await runsWith('int8 weights, the fastest on WASM in this bundle.');
   await read(page, /2 photographs to search \(0 new\)/);
   check();
 });

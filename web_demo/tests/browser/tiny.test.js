@@ -5,7 +5,7 @@ import { createServer } from 'node:http';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 
-import { answer, assertSame, bundle, chooseAndSettle, classify, copyOf, errorOf, expected, launch, open, pecore, picture, serve, settled, visit, work } from './harness.js';
+import { answer, assertSame, bundle, chooseAndSettle, classify, copyOf, errorOf, expected, launch, only, open, pecore, picture, serve, settled, visit, work } from './harness.js';
 
 const SAME = 1e-4; // scores of the fp16 file, of pixels that are the same to the bit
 const SAME_INT8 = 0.05; // probabilities: int8 activations fall on either side of a rounding, and the logit scale is 100
@@ -16,28 +16,44 @@ const NEARLY = ['transparent.png', 'turned.jpg'];
 const MODEL = 'pe_core_tiny_384_fp16.tflite';
 const wanted = expected('tiny');
 let browser;
-let server;
+let server; // of a bundle with the fp16 file alone
+let both; // and with the int8 file
 
 before(async () => {
-  server = await serve(bundle('tiny'));
+  [server, both] = await Promise.all([serve(only('tiny', 'fp16')), serve(bundle('tiny'))]);
   browser = await launch();
 });
 
-after(() => Promise.all([browser?.close(), server?.stop()]));
+after(() => Promise.all([browser?.close(), server?.stop(), both?.stop()]));
 
 test('scores are Python’s, on WASM and on WebGPU', async (t) => {
   const { page, check } = await visit(t, browser);
   await open(page, server.address);
   assert.ok(await page.locator('#synthetic').isVisible());
-  assert.match(await page.textContent('#reason'), /computes in software \(google swiftshader\).* fp16 weights, the fastest on WASM in this bundle\.$/);
+  assert.match(await page.textContent('#reason'), /computes in software \(google swiftshader\).* fp16 weights, the only ones in this bundle\.$/);
   for (const [wish, ran] of [['auto', /^WASM/], ['webgpu', /^WebGPU, fp32$/]]) {
     if (wish !== 'auto') await chooseAndSettle(page, '#wish', wish);
     assert.match(await page.textContent('#accelerator'), ran);
     for (const name of EXACT) assertSame(await classify(page, picture(name)), wanted.fp16[name], SAME);
     for (const name of NEARLY) assertSame(await classify(page, picture(name)), wanted.fp16[name], SAME_PIXELS_NEARLY);
   }
-  await chooseAndSettle(page, '#weights', 'int8');
+  check();
+});
+
+test('“Automatic” takes the fastest file for the accelerator, and says so', async (t) => {
+  const { page, check } = await visit(t, browser);
+  await open(page, both.address);
+  assert.deepEqual(await page.$$eval('#weights option', (options) => options.map(({ value }) => value)), ['auto', 'fp16', 'int8']);
+  assert.match(await page.textContent('#reason'), /^On the CPU: .* int8 weights, the fastest on WASM in this bundle\.$/);
   assertSame(await classify(page, picture('coffee.png')), wanted.int8['coffee.png'], SAME_INT8);
+  await chooseAndSettle(page, '#wish', 'webgpu');
+  assert.match(await page.textContent('#reason'), /^On the GPU: .* fp16 weights, the fastest on WebGPU in this bundle\.$/);
+  assertSame(await classify(page, picture('coffee.png')), wanted.fp16['coffee.png'], SAME);
+  await page.selectOption('#wish', 'wasm');
+  await settled(page);
+  await chooseAndSettle(page, '#weights', 'fp16');
+  assert.match(await page.textContent('#reason'), /^On the CPU: as chosen\. fp16 weights, as chosen\.$/);
+  assertSame(await classify(page, picture('coffee.png')), wanted.fp16['coffee.png'], SAME);
   check();
 });
 
@@ -53,7 +69,7 @@ test('on WASM it has a thread for every core, in the build for relaxed SIMD', as
 });
 
 test('pictures are cropped where the manifest says so', async (t) => {
-  const folder = copyOf('tiny');
+  const folder = only('tiny', 'fp16');
   const file = path.join(folder, 'manifest.json');
   const manifest = JSON.parse(readFileSync(file));
   const preprocessing = { ...manifest.preprocessing, resize: 'crop', filter: 'bicubic, antialiased', crop_pct: 0.9 };
@@ -131,7 +147,7 @@ test('the keyboard is enough', async (t) => {
 });
 
 test('the page opens without its server', async (t) => {
-  const own = await serve(bundle('tiny'));
+  const own = await serve(only('tiny', 'fp16'));
   t.after(own.stop);
   const { page, check } = await visit(t, browser);
   await open(page, own.address);
@@ -243,9 +259,10 @@ test('without WebGPU the page says so and uses WASM', async (t) => {
 test('a plain static host will do, in a folder of its own', async (t) => {
   const site = new URL('../../site/', import.meta.url).pathname;
   const types = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml', '.wasm': 'application/wasm' };
+  const folder = only('tiny', 'fp16');
   const host = createServer((request, response) => {
     const name = new URL(request.url, 'http://x').pathname.replace(/^\/pe\//, '') || 'index.html';
-    const file = name.startsWith('bundle/') ? path.join(work, 'tiny', name.slice(7)) : path.join(site, name);
+    const file = name.startsWith('bundle/') ? path.join(folder, name.slice(7)) : path.join(site, name);
     response.setHeader('Content-Type', types[path.extname(file)] ?? 'application/octet-stream').end(readFileSync(file));
   });
   await new Promise((resolve) => host.listen(0, '127.0.0.1', resolve));
@@ -321,7 +338,7 @@ async function selfTested(t, name, address) {
 }
 
 test('the self-test’s report is what Python makes of it', async (t) => {
-  const report = await selfTested(t, 'tiny', server.address);
+  const report = await selfTested(t, 'tiny', both.address);
   const ran = report.gates.filter((gate) => gate.outcome !== 'skipped');
   assert.deepEqual(ran.map((gate) => gate.figures.kind), ['cpu', 'gpu fp32', 'cpu', 'gpu fp32']);
   for (const gate of report.gates.filter((g) => g.outcome === 'skipped')) assert.match(gate.detail, /no shader-f16/);

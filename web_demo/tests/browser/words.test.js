@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 
-import { answer, bundle, classify, copyOf, errorOf, launch, open, picture, serve, visit, work } from './harness.js';
+import { answer, classify, copyOf, errorOf, launch, only, open, picture, serve, visit, work } from './harness.js';
 
 const TEXT_TOWER = 'pe_core_tiny_384_text_fp32.tflite';
 const texts = JSON.parse(readFileSync(path.join(work, 'texts.json'), 'utf8'));
@@ -12,7 +12,7 @@ let browser;
 let server;
 
 before(async () => {
-  server = await serve(bundle('tiny'));
+  server = await serve(only('tiny', 'fp16'));
   browser = await launch();
 });
 
