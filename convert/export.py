@@ -1,6 +1,5 @@
 """A torch module -> a float32 `.tflite` with a named signature, through litert-torch."""
 
-import gc
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pecore.convert.lowering import register_lowering
+from pecore.convert.memory import move_to_file, return_freed
 
 
 class _Named(nn.Module):
@@ -35,7 +35,8 @@ def export_tflite(
     """Write `module` as a float32 `.tflite` whose signature `serving_default` takes `inputs` and gives `outputs`.
 
     Args:
-        module: takes the inputs by name and returns a tensor, or a tuple with one for each name in `outputs`.
+        module: takes the inputs by name and returns a tensor, or a tuple with one for each name in `outputs`. Large
+            weights are moved to a file without a name beside `path`.
         inputs: name -> example tensor; the shapes become the graph's.
         lightweight: keep constants out of the converter's memory while it works. Half the peak (docs/artefacts.md);
             `False` is the converter's own default path.
@@ -46,6 +47,7 @@ def export_tflite(
     logging.getLogger("litert_torch").setLevel(logging.ERROR)
     named = _Named(module.eval(), outputs)
     _check_contiguous(named)
+    move_to_file(named, path.parent)
     with torch.no_grad(), _short_type_names(named):
         edge = litert_torch.signature("serving_default", named, sample_kwargs=dict(inputs)).convert(
             lightweight_conversion=lightweight
@@ -76,7 +78,7 @@ def _forget_graph() -> None:
     from torch.fx.experimental import proxy_tensor
 
     getattr(proxy_tensor, "_FAKE_TENSOR_ID_TO_PROXY_MAP_FOR_EXPORT", {}).clear()
-    gc.collect()
+    return_freed()
 
 
 def _check_contiguous(module: nn.Module) -> None:

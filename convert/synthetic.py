@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -30,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pecore.convert.memory import SPILL, mapped_tensors
 from pecore.convert.towers import build_tower, tower_shapes
 from pecore.errors import InputError
 from pecore.rewrites.tower import layer_scale, post_norm
@@ -38,7 +38,6 @@ from pecore.variants import Variant
 LOGIT_SCALE = 100.0  # what CLIP training clamps it to, and where it usually ends
 CHUNK = 1 << 18  # numbers drawn at a time: what fits a CPU cache is several times faster
 MASSIVE = (1.0, -0.9, -0.8, 0.7)  # in amplitudes; they sum to 0, so the mean over channels stays the image's
-SPILL = 1 << 30  # bytes of weights from which they are kept in a file, not in memory
 AMPLITUDE_LIMIT = 1e5  # beyond it float32 itself loses digits of the image: no fair reference
 
 # Standard deviations; a weight matrix's is its gain (1 where none is given) / sqrt(fan_in), which keeps variance.
@@ -81,24 +80,14 @@ def keeper(shapes: Mapping[str, tuple[int, ...]]) -> Callable[[str, torch.Tensor
     """What puts each of a state dict's tensors where it is kept: large ones all in a file."""
     if 4 * sum(map(math.prod, shapes.values())) <= SPILL:
         return lambda key, tensor: tensor
-    spilled = _spilled(shapes)
-    return lambda key, tensor: spilled[key].copy_(tensor)
-
-
-def _spilled(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-    """Room for the tensors in a temporary file without a name: the system can take back the memory of what it has
-    written there, as it can for a checkpoint that is mapped."""
-    sizes = [math.prod(shape) for shape in shapes.values()]
     try:
-        with tempfile.TemporaryFile(prefix="pecore-") as file:
-            os.posix_fallocate(file.fileno(), 0, 4 * sum(sizes))  # a mapped file that outgrows the disk is a SIGBUS
-            store = torch.from_numpy(np.memmap(file, np.float32, "r+", shape=(sum(sizes),)))
+        spilled = mapped_tensors(shapes)
     except OSError as error:
         raise InputError(
-            f"{tempfile.gettempdir()} has no room for {4 * sum(sizes) / 1e9:.1f} GB of synthetic weights "
-            f"({error.strerror}): set TMPDIR to a folder that has"
+            f"{tempfile.gettempdir()} has no room for {4 * sum(map(math.prod, shapes.values())) / 1e9:.1f} GB of "
+            f"synthetic weights ({error.strerror}): set TMPDIR to a folder that has"
         ) from error
-    return {key: part.reshape(shape) for (key, shape), part in zip(shapes.items(), store.split(sizes))}
+    return lambda key, tensor: spilled[key].copy_(tensor)
 
 
 def normal(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:

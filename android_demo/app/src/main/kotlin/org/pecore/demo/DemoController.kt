@@ -10,7 +10,6 @@ import org.pecore.core.Latencies
 import org.pecore.core.ListedFile
 import org.pecore.core.OwnLabels
 import org.pecore.core.Pixels
-import org.pecore.core.embed
 import org.pecore.demo.model.Compute
 import org.pecore.demo.model.EncoderException
 import org.pecore.demo.model.LoadedBundle
@@ -161,22 +160,29 @@ class DemoController(
         worker.execute {
             val now = state
             if (now.labels.isEmpty()) return@execute
-            settings[offKey(now)] = now.labelsOff.joinToString("\n") { i -> now.labels[i] }
+            settings[offKey(now.ownChosen)] = now.labelsOff.joinToString("\n") { i -> now.labels[i] }
             rank()
         }
     }
 
-    override fun chooseLabels(own: Boolean) = relabel("own labels chosen", if (own) "yes" else "no")
+    override fun chooseLabels(own: Boolean) = relabel("own labels chosen") { if (own) "yes" else "no" }
 
-    override fun addLabel(name: String) = relabel(OWN, state.own.add(name).format())
+    override fun addLabel(name: String) = changeOwn { it.add(name) }
 
-    override fun removeLabel(name: String) = relabel(OWN, state.own.remove(name).format())
+    override fun renameLabel(name: String, to: String) = changeOwn { it.rename(name, to) }
 
-    override fun setTemplate(template: String) = relabel(OWN, state.own.copy(template = template).format())
+    override fun moveLabel(name: String, by: Int) = changeOwn { it.move(name, by) }
 
-    private fun relabel(key: String, value: String) =
+    override fun removeLabel(name: String) = changeOwn { it.remove(name) }
+
+    override fun setTemplate(template: String) = changeOwn { it.copy(template = template) }
+
+    /** On the worker: of two quick taps the second one changes what the first one left. */
+    private fun changeOwn(change: (OwnLabels) -> OwnLabels) = relabel(OWN) { change(OwnLabels.parse(it)).format() }
+
+    private fun relabel(key: String, change: (before: String) -> String) =
         worker.execute {
-            settings["$key ${state.bundle}"] = value
+            settings["$key ${state.bundle}"] = change(settings["$key ${state.bundle}"].orEmpty())
             loaded?.let(::label)
             rank()
         }
@@ -184,7 +190,7 @@ class DemoController(
     /** Takes up the labels that were chosen: the bundle's, or a person's own, which the text tower embeds. */
     private fun label(model: LoadedBundle) {
         val bundle = model.bundle
-        val own = settings["$OWN ${state.bundle}"]?.let(OwnLabels::parse) ?: OwnLabels()
+        val own = OwnLabels.parse(settings["$OWN ${state.bundle}"].orEmpty())
         val wanted = bundle.labels == null || settings["own labels chosen ${state.bundle}"] == "yes"
         var problem: String? = null
         val labels =
@@ -192,21 +198,21 @@ class DemoController(
                 orSentence({ null.also { _ -> problem = it } }) {
                     own.problem?.let { throw BundleException(it) }
                     update { copy(labelsBusy = own.names.isNotEmpty()) }
-                    bundle.embed(own, model.words)
+                    model.embed(own)
                 }
             } else {
                 bundle.labels
             }
         classifier = labels?.let(::Classifier)
+        val names = labels?.names ?: if (wanted) own.names else emptyList()
+        val off = settings[offKey(wanted)]?.split("\n").orEmpty().toSet()
         update {
             copy(own = own, ownChosen = wanted, bundleLabels = bundle.labels != null, labelsBusy = false, labelsProblem = problem)
-                .copy(labels = labels?.names ?: if (wanted) own.names else emptyList())
+                .copy(labels = names, labelsOff = names.indices.filter { names[it] in off }.toSet())
         }
-        val off = settings[offKey(state)]?.split("\n").orEmpty().toSet()
-        update { copy(labelsOff = this.labels.indices.filter { this.labels[it] in off }.toSet()) }
     }
 
-    private fun offKey(now: UiState) = (if (now.ownChosen) "off own " else "off ") + now.bundle
+    private fun offKey(own: Boolean) = (if (own) "off own " else "off ") + state.bundle
 
     override fun runSelfTest() =
         worker.execute {

@@ -94,6 +94,11 @@ interface ModelActions {
 
     fun addLabel(name: String)
 
+    fun renameLabel(name: String, to: String)
+
+    /** [by] places further on in the list, or back where it is negative. */
+    fun moveLabel(name: String, by: Int)
+
     fun removeLabel(name: String)
 
     fun setTemplate(template: String)

@@ -3,12 +3,25 @@ package org.pecore.core
 /** Labels that a person typed: [names] in their order, and the [template] that each is put into. Immutable. */
 data class OwnLabels(val names: List<String> = emptyList(), val template: String = DEFAULT_TEMPLATE) {
     /** With [name] at the end; as it is where the name is empty, or already one to the tokenizer, which lower-cases. */
-    fun add(name: String): OwnLabels {
-        val plain = name.trim()
-        return if (plain.isEmpty() || names.any { clean(it) == clean(plain) }) this else copy(names = names + plain)
+    fun add(name: String): OwnLabels = if (name.isBlank() || has(name)) this else copy(names = names + name.trim())
+
+    /** With [to] in the place of [name]; as it is where that is empty, or one of the others. */
+    fun rename(name: String, to: String): OwnLabels =
+        if (to.isBlank() || remove(name).has(to)) this else copy(names = names.map { if (it == name) to.trim() else it })
+
+    /** With [name] as many places further on as [by] says, as far as there are places. */
+    fun move(name: String, by: Int): OwnLabels {
+        val at = names.indexOf(name)
+        if (at < 0) return this
+        val rest = names - name
+        val to = (at + by).coerceIn(0, rest.size)
+        return copy(names = rest.take(to) + name + rest.drop(to))
     }
 
     fun remove(name: String) = copy(names = names - name)
+
+    /** Whether [name] is one of them to the tokenizer. */
+    fun has(name: String): Boolean = clean(name).let { plain -> names.any { clean(it) == plain } }
 
     /** Why the template can't be used; null where it can. */
     val problem: String?
@@ -20,22 +33,20 @@ data class OwnLabels(val names: List<String> = emptyList(), val template: String
     companion object {
         const val DEFAULT_TEMPLATE = "a photo of a {}"
 
-        fun parse(text: String): OwnLabels = text.split('\n').let { OwnLabels(it.drop(1), it[0]) }
+        /** What [format] wrote; of an empty text, what there is at first. */
+        fun parse(text: String): OwnLabels = if (text.isEmpty()) OwnLabels() else text.split('\n').let { OwnLabels(it.drop(1), it[0]) }
     }
 }
 
 /**
  * The labels' embeddings, which the bundle's vision tower may be compared with.
  *
- * @param progress told how many labels are done.
+ * @param row embeds a label.
  * @throws BundleException the bundle has no text tower.
  */
-fun Bundle.embed(own: OwnLabels, embedder: TextEmbedder, progress: (Int) -> Unit = {}): Labels {
+fun Bundle.embed(own: OwnLabels, row: (name: String) -> FloatArray): Labels {
     val text = requireText()
     val rows = FloatArray(own.names.size * embeddingDim)
-    own.names.forEachIndexed { i, name ->
-        embedder.embedLabel(name, listOf(own.template)).copyInto(rows, i * embeddingDim)
-        progress(i + 1)
-    }
+    own.names.forEachIndexed { i, name -> row(name).copyInto(rows, i * embeddingDim) }
     return Labels(own.names, embeddingDim, text.logitScale, size, text.weights, emptyList(), rows)
 }

@@ -191,7 +191,7 @@ class PhotoIndex(private val file: File, space: String, private val dim: Int) : 
             for (i in 0 until piece.records) {
                 if (ids[first + i] == NO_ROW) continue
                 piece.row(i, row)
-                nearest.offer(first + i, dot(direction, row, 0))
+                nearest.offer(first + i, quickDot(direction, row))
             }
         }
         return nearest.map { place, score -> Hit(ids[place], score) }

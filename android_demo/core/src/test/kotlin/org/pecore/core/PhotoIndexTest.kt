@@ -33,6 +33,16 @@ class PhotoIndexTest {
     private fun row(id: Long) = floatArrayOf(1f, id.toFloat(), 0f)
 
     @Test
+    fun `the quick product of two directions is the exact one to 1e-6`() {
+        val random = Random(0)
+        for (dim in listOf(1, 7, 8, 512, 1029)) {
+            val (a, b) = List(2) { normalised(FloatArray(dim) { random.nextGaussian().toFloat() }) }
+            assertEquals(dot(a, b, 0), quickDot(a, b), 1e-6)
+            assertEquals(1.0, quickDot(a, a), 1e-6)
+        }
+    }
+
+    @Test
     fun `photographs are found by their direction, nearest first`() {
         index().use { index ->
             index.put(photo(1), floatArrayOf(1f, 0f, 0f))

@@ -43,10 +43,17 @@ class TextEmbedderTest {
     }
 
     @Test
-    fun `own labels are added once, taken out, and written down`() {
+    fun `own labels are added once, renamed, moved, taken out, and written down`() {
         val labels = OwnLabels().add(" cat ").add("red panda").add("").add("CAT").add("dog")
         assertEquals(listOf("cat", "red panda", "dog"), labels.names)
         assertEquals(listOf("cat", "dog"), labels.remove("red panda").names)
+        assertEquals(listOf("cat", "blue panda", "dog"), labels.rename("red panda", " blue panda ").names)
+        assertEquals(listOf("Cat", "red panda", "dog"), labels.rename("cat", "Cat").names)
+        for (taken in listOf("DOG", " ")) assertEquals(labels, labels.rename("cat", taken))
+        assertEquals(labels, labels.rename("gone", "wolf"))
+        assertEquals(listOf("red panda", "dog", "cat"), labels.move("cat", 2).names)
+        assertEquals(listOf("cat", "dog", "red panda"), labels.move("dog", -1).names)
+        for ((name, by) in listOf("cat" to -1, "dog" to 1, "gone" to 1)) assertEquals(labels, labels.move(name, by))
         assertEquals(labels, OwnLabels.parse(labels.format()))
         assertEquals(OwnLabels(), OwnLabels.parse(OwnLabels().format()))
         assertEquals(null, labels.problem)

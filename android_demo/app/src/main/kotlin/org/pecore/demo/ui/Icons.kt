@@ -20,6 +20,7 @@ object Icons {
         )
     val search =
         icon("search", "M10 3a7 7 0 1 1 0 14a7 7 0 1 1 0 -14z M10 5a5 5 0 1 0 0 10a5 5 0 1 0 0 -10z M15 16.4L16.4 15 21 19.6 19.6 21z")
+    val edit = icon("edit", "M4 16.5V20H7.5L17 10.5 13.5 7z M14.6 5.9L16.5 4 20 7.5 18.1 9.4z")
     val remove = icon("remove", "M6.4 5L12 10.6 17.6 5 19 6.4 13.4 12 19 17.6 17.6 19 12 13.4 6.4 19 5 17.6 10.6 12 5 6.4z")
     val stop = icon("stop", "M6 6H18V18H6z")
 

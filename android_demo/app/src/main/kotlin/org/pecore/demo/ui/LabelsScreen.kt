@@ -39,10 +39,14 @@ import org.pecore.demo.Actions
 import org.pecore.demo.Screen
 import org.pecore.demo.UiState
 
-/** Which labels compete, and a person's own. [initialFilter] is what the search field starts with. */
+/**
+ * Which labels compete, and a person's own. [initialFilter] is what the search field starts with, [initialEdited] the label that
+ * is being edited.
+ */
 @Composable
-fun LabelsScreen(state: UiState, actions: Actions, initialFilter: String = "") {
+fun LabelsScreen(state: UiState, actions: Actions, initialFilter: String = "", initialEdited: String? = null) {
     var filter by rememberSaveable { mutableStateOf(initialFilter) }
+    var edited by rememberSaveable { mutableStateOf(initialEdited) }
     val shown = remember(state.labels, filter) { matching(state.labels, filter) }
     val subtitle = "${state.labelsOn} of ${state.labels.size} take part"
     Scaffold(topBar = { BackBar("Labels", subtitle) { actions.show(Screen.CLASSIFY) } }) { space ->
@@ -55,7 +59,14 @@ fun LabelsScreen(state: UiState, actions: Actions, initialFilter: String = "") {
                     Switches(shown, filter.isBlank(), actions)
                 }
             }
-            items(shown, key = { it }) { i -> LabelRow(i, state, actions) }
+            items(shown, key = { if (state.ownChosen) state.labels[it] else it }) { i ->
+                val name = state.labels[i]
+                if (state.ownChosen && edited == name) {
+                    EditedLabel(name, state.own, actions) { edited = null }
+                } else {
+                    LabelRow(i, state, actions) { edited = name }
+                }
+            }
         }
     }
 }
@@ -68,7 +79,7 @@ private fun Filter(filter: String, onChange: (String) -> Unit) =
 private fun OwnLabelsEditor(own: OwnLabels, actions: Actions) {
     var name by rememberSaveable { mutableStateOf("") }
     var template by rememberSaveable(own.template) { mutableStateOf(own.template) }
-    TypedLine("New label", name, { name = it }, "Add", name.isNotBlank()) {
+    TypedLine("New label", name, { name = it }, "Add", name.isNotBlank() && !own.has(name), twice(own, name)) {
         actions.addLabel(name)
         name = ""
     }
@@ -77,18 +88,48 @@ private fun OwnLabelsEditor(own: OwnLabels, actions: Actions) {
     }
 }
 
+/** What is said about a label that is one of [own] already. */
+private fun twice(own: OwnLabels, name: String): String? = if (own.has(name)) "It is in the list already." else null
+
+/** A label's row while its words and its place are changed. */
 @Composable
-private fun TypedLine(title: String, text: String, onChange: (String) -> Unit, verb: String, enabled: Boolean, onDone: () -> Unit) =
-    OutlinedTextField(
-        text,
-        onChange,
-        Modifier.fillMaxWidth(),
-        label = { Text(title) },
-        trailingIcon = { TextButton(onDone, enabled = enabled) { Text(verb) } },
-        singleLine = true,
-        keyboardOptions = KeyboardOptions(imeAction = ImeAction.Done),
-        keyboardActions = KeyboardActions { if (enabled) onDone() },
-    )
+private fun EditedLabel(name: String, own: OwnLabels, actions: Actions, onDone: () -> Unit) {
+    var text by rememberSaveable(name) { mutableStateOf(name) }
+    val others = own.remove(name)
+    val at = own.names.indexOf(name)
+    Column(Modifier.padding(horizontal = 16.dp)) {
+        TypedLine("Label", text, { text = it }, "Keep", text.isNotBlank() && !others.has(text), twice(others, text)) {
+            actions.renameLabel(name, text)
+            onDone()
+        }
+        FlowRow(Modifier.fillMaxWidth(), Arrangement.End) {
+            TextButton({ actions.moveLabel(name, -1) }, enabled = at > 0) { Text("Move up") }
+            TextButton({ actions.moveLabel(name, 1) }, enabled = at < own.names.lastIndex) { Text("Move down") }
+            TextButton(onDone) { Text("Cancel") }
+        }
+    }
+}
+
+@Composable
+private fun TypedLine(
+    title: String,
+    text: String,
+    onChange: (String) -> Unit,
+    verb: String,
+    enabled: Boolean,
+    problem: String? = null,
+    onDone: () -> Unit,
+) = OutlinedTextField(
+    text,
+    onChange,
+    Modifier.fillMaxWidth(),
+    label = { Text(title) },
+    trailingIcon = { TextButton(onDone, enabled = enabled) { Text(verb) } },
+    supportingText = problem?.let { { Text(it) } },
+    singleLine = true,
+    keyboardOptions = KeyboardOptions(imeAction = ImeAction.Done),
+    keyboardActions = KeyboardActions { if (enabled) onDone() },
+)
 
 @Composable
 private fun Switches(shown: List<Int>, all: Boolean, actions: Actions) =
@@ -107,7 +148,7 @@ private fun Switches(shown: List<Int>, all: Boolean, actions: Actions) =
     }
 
 @Composable
-private fun LabelRow(index: Int, state: UiState, actions: Actions) {
+private fun LabelRow(index: Int, state: UiState, actions: Actions, onEdit: () -> Unit) {
     val on = index !in state.labelsOff
     val name = state.labels[index]
     Row(
@@ -119,7 +160,10 @@ private fun LabelRow(index: Int, state: UiState, actions: Actions) {
     ) {
         Checkbox(on, onCheckedChange = null, Modifier.padding(12.dp))
         Text(name, Modifier.weight(1f), style = MaterialTheme.typography.bodyLarge)
-        if (state.ownChosen) IconButton({ actions.removeLabel(name) }) { Icon(Icons.remove, "Remove $name") }
+        if (state.ownChosen) {
+            IconButton(onEdit) { Icon(Icons.edit, "Edit $name") }
+            IconButton({ actions.removeLabel(name) }) { Icon(Icons.remove, "Remove $name") }
+        }
     }
 }
 

@@ -217,6 +217,37 @@ class DemoControllerTest {
     }
 
     @Test
+    fun `own labels are renamed and moved where they stand, and only new words are embedded`() {
+        TinyBundle(File(folder, "tiny").apply { mkdirs() }).withText().write()
+        var embedded = 0
+        val pictures = FakeLiteRt.compute
+        FakeLiteRt.compute = { path, options, input ->
+            if ("text" in path) floatArrayOf(1f, (embedded++).toFloat()) else pictures(path, options, input)
+        }
+        val controller = controller().apply { resume() }
+        controller.chooseLabels(own = true)
+        listOf("dog", "cat", "rocket").forEach(controller::addLabel)
+        assertEquals(3, embedded)
+        controller.setLabels(listOf(1), false)
+        held = true // two quick taps while the worker is busy
+        repeat(2) { controller.moveLabel("dog", 1) }
+        held = false
+        while (waiting.isNotEmpty()) waiting.removeFirst().run()
+        assertEquals(listOf("cat", "rocket", "dog"), controller.state.labels)
+        assertEquals(setOf(0), controller.state.labelsOff)
+        assertEquals(3, embedded)
+        controller.renameLabel("rocket", "dog") // which there is
+        assertEquals(listOf("cat", "rocket", "dog"), controller.state.labels)
+        controller.renameLabel("rocket", "moon")
+        assertEquals(listOf("cat", "moon", "dog"), controller.state.labels)
+        assertEquals(4, embedded)
+        controller.setTemplate("a {}")
+        assertEquals(7, embedded)
+        val restarted = controller().apply { resume() }
+        assertEquals(listOf("cat", "moon", "dog"), restarted.state.own.names)
+    }
+
+    @Test
     fun `own labels without a text tower say what is missing, and the bundle's are there again`() {
         install()
         val controller = controller().apply { resume() }

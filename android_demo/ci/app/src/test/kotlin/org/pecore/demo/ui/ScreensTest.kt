@@ -172,6 +172,13 @@ class ScreensTest {
         val without = draw("labels_own", state, null)
         draw("labels_own_large_text", state, null, fontScale = 2f)
         val problem = draw("labels_own_problem", state.copy(labelsProblem = "pe_core_small_384 has no text tower."), null)
+        val edited = draw("labels_own_edited", state, null) { LabelsScreen(state, Nothing, initialEdited = own.names[1]) }
+        draw("labels_own_edited_large_text", state, null, dark = true, fontScale = 2f) {
+            LabelsScreen(state, Nothing, initialEdited = own.names[2])
+        }
+        val ticks = { screen: Bitmap -> (0 until HEIGHT).count { y -> screen.getColor(TICK_X, y) == BAR_COLOUR_LIGHT } }
+        assertTrue(ticks(without) > 60, "three ticks")
+        assertEquals(ticks(without) * 2 / 3, ticks(edited), "one of them makes room for a field")
         assertEquals(0, count(without, 0xFFF9DEDC.toInt()))
         assertTrue(count(problem, 0xFFF9DEDC.toInt()) > 10_000)
     }
@@ -231,6 +238,7 @@ class ScreensTest {
         private const val WIDTH = 360 * 2
         private const val HEIGHT = 740 * 2
         private const val GAP = 16
+        private const val TICK_X = 23 * 2
         private const val BAR_COLOUR_LIGHT = 0xFF006A62.toInt()
         private const val TONAL_LIGHT = 0xFFCCE8E2.toInt()
         private const val ERROR_DARK = 0xFFF2B8B5.toInt()
@@ -353,6 +361,10 @@ class ScreensTest {
         override fun chooseLabels(own: Boolean) = Unit
 
         override fun addLabel(name: String) = Unit
+
+        override fun renameLabel(name: String, to: String) = Unit
+
+        override fun moveLabel(name: String, by: Int) = Unit
 
         override fun removeLabel(name: String) = Unit
 
