@@ -14,6 +14,7 @@ from torch import nn
 from benchmarks.published import PublishedTower
 from benchmarks.results import ROOT
 from pecore.convert.baselines import export_onnx, quantize_onnx
+from pecore.convert.checkpoint import load
 from pecore.convert.export import export_tflite
 from pecore.convert.quantize import quantize
 from pecore.convert.synthetic import synthetic_state_dict
@@ -49,7 +50,9 @@ class Workspace:
 
     @cached_property
     def model(self) -> Any:
-        """timm's tower."""
+        """timm's tower, with synthetic weights, or with its own where they come with this package."""
+        if self.variant.packaged:
+            return build_tower(self.variant, load(self.variant).state_dict)
         return build_tower(self.variant, synthetic_state_dict(self.variant, amplitude=self.amplitude))
 
     @cached_property

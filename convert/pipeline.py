@@ -5,7 +5,7 @@ reference, then for each form of the tower the exact gate and its files, then fo
 gates.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -44,7 +44,7 @@ from pecore.convert.towers import build_tower
 from pecore.errors import GateError, InputError
 from pecore.files import write_json, write_text
 from pecore.image import Resize, preprocess
-from pecore.precision import by_tower, find_precisions
+from pecore.precision import PRECISIONS, by_tower, find_precisions
 from pecore.rewrites.output import OUTPUTS, Output
 from pecore.rewrites.text import rewrite_text
 from pecore.rewrites.tower import INPUT_LAYOUTS, INPUT_RANGES, PixelRange, Scales, UnsupportedTowerError, rewrite
@@ -65,6 +65,9 @@ Log = Callable[[str], None]
 """Told, in a few words, each time the work enters a new stage."""
 
 Arrays = dict[str, np.ndarray]
+
+CALIBRATION_LIMIT = 64
+"""The most photographs of `VisionOptions.calibrate` that are run: their spread counts, and each takes seconds."""
 
 PROMPTS = (
     "a photo of a cat.",
@@ -107,6 +110,7 @@ class VisionOptions(GateOptions):
 
     output, layer: as `rewrites.Output` takes them; `Variant.output` where None, and features where only a layer is
     given. batch: images that the graph takes at once. images: a folder of photographs; scikit-image's own where None.
+    calibrate: a folder of those that integer activations take their ranges from; `images` where None.
     """
 
     output: str | None = None
@@ -115,9 +119,12 @@ class VisionOptions(GateOptions):
     input_layout: str = "nchw"
     input_range: str = "-1..1"
     images: Path | None = None
+    calibrate: Path | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.calibrate and not any(row.integer for row in find_precisions(self.precisions)):
+            raise InputError("--calibrate is for precisions with integer activations: add --precision a16w8")
         _known("output", self.output or OUTPUTS[0], OUTPUTS)
         _known("input layout", self.input_layout, INPUT_LAYOUTS)
         _known("input range", self.input_range, tuple(INPUT_RANGES))
@@ -148,7 +155,7 @@ class Source:
 
     original: whose tower the rewrite is held against, `timm` or `open_clip`. scales: chosen for it. differ: scales,
     norm weights kept -> largest |difference| to the original in float64. rewrite: the same two -> the rewritten tower.
-    inputs: examples by name. outputs: names, in order.
+    inputs: examples by name. outputs: names, in order. samples: inputs that integer activations take their ranges from.
     """
 
     original: str
@@ -157,6 +164,7 @@ class Source:
     rewrite: Callable[[Scales, bool], nn.Module]
     inputs: Mapping[str, Tensor]
     outputs: Sequence[str]
+    samples: Sequence[Arrays] = ()
 
     def write(self, files: Mapping[str, Path], log: Log, prefix: str = "") -> list[Check]:
         """Write `files` (precision -> path); the exact gate of each form of the tower."""
@@ -166,7 +174,8 @@ class Source:
             log(f"comparing the {subject} with {self.original} in float64")
             checks.append(exactness.exact_gate(self.differ(self.scales, keep), subject, self.original))
             some = {name: files[name] for name in names}
-            write_files(partial(self.rewrite, self.scales, keep), self.inputs, some, self.outputs, log)
+            make = partial(self.rewrite, self.scales, keep)
+            write_files(make, self.inputs, some, self.outputs, log, self.samples)
         return checks
 
 
@@ -183,8 +192,9 @@ def run_gates(
     some = slice(options.gpu_samples)
     gpu = "skip" if cpu_alone else options.gpu
     for precision, path in files.items():
+        integer = PRECISIONS[precision].integer
         graph = gates.graph_gate(path, options.runtime)
-        checks.append(advisory(graph) if cpu_alone else graph)
+        checks.append(advisory(graph, "NPUs" if integer else "the CPU") if integer or cpu_alone else graph)
         log(f"running {path.name} on the CPU")
         check, outputs = gates.cpu_gate(path, precision, inputs, reference)
         checks += [check, *gates.gpu_gates(path, precision, inputs[some], outputs[some], gpu, log)]
@@ -210,7 +220,9 @@ def convert(
     with staging(target) as staged:
         _require_accelerators(options)
         shots = list(photographs(options.images))
-        source, reductions, inputs, reference = _measure(variant, weights, options, [image for _, image in shots], log)
+        seen = photographs(options.calibrate, CALIBRATION_LIMIT) if options.calibrate else ()
+        photos = [image for _, image in shots]
+        source, reductions, inputs, reference = _measure(variant, weights, options, photos, seen, log)
         title = f"{name}, {'SYNTHETIC weights: ' if weights.synthetic else ''}{weights.source}"
         plot_headroom(reductions, source.scales, staged.folder / HEADROOM_PLOT, f"{title}; {len(shots)} photographs")
         files, scales = _paths(staged, name, options), source.scales
@@ -255,9 +267,15 @@ def convert(
 
 @torch.no_grad()
 def _measure(
-    variant: Variant, weights: Weights, options: VisionOptions, photos: Sequence[Image.Image], log: Log
+    variant: Variant,
+    weights: Weights,
+    options: VisionOptions,
+    photos: Sequence[Image.Image],
+    calibration: Iterable[tuple[str, Image.Image]],
+    log: Log,
 ) -> tuple[Source, list[headroom.Reduction], list[Arrays], list[Arrays]]:
-    """The vision tower with the scales it asks for on `photos`, its reductions, and the graph's inputs and outputs."""
+    """The vision tower with the scales it asks for on `photos`, its reductions, and the graph's inputs and outputs.
+    `calibration`: further photographs, by name, for the ranges of integer activations."""
     output, layout, value_range = chosen_output(variant, options), options.input_layout, options.input_range
     about = preprocessing(variant)
     images = tower_inputs(photos, variant.image_size, about)
@@ -283,8 +301,12 @@ def _measure(
     def differ(scales: Scales, keep: bool) -> float:
         return exactness.max_difference(model, scales, images[0], output, keep_norm_weights=keep)
 
-    example = {"image": torch.from_numpy(inputs[0]["image"])}
-    return Source("timm", scales, differ, rewritten, example, output.names), reductions, inputs, reference
+    example, samples = {"image": torch.from_numpy(inputs[0]["image"])}, inputs
+    if calibration:
+        seen = [{"image": preprocess(photo, variant.image_size, **how)} for _, photo in calibration]
+        samples = _batches(seen, options.batch)
+    source = Source("timm", scales, differ, rewritten, example, output.names, samples)
+    return source, reductions, inputs, reference
 
 
 @torch.no_grad()
@@ -306,6 +328,8 @@ def convert_text(
         InputError: what was given can't be used, or the bundle is of another variant or checkpoint.
     """
     config = config or text_config(variant)
+    if integer := [row.name for row in find_precisions(options.precisions) if row.integer]:
+        raise InputError(f"{', '.join(integer)}: for vision towers, a text tower runs on the CPU; choose int8")
     origin = weights.origin()
     check_resources(sum(t.numel() for t in weights.state_dict.values()), options.precisions, target)
     before = manifest_to_extend(target, variant, "text", origin)

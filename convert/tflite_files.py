@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from pecore.convert.export import export_tflite
 from pecore.convert.quantize import quantize
+from pecore.precision import PRECISIONS
+from pecore.runtime import Arrays
 
 
 def write_files(
@@ -15,6 +17,7 @@ def write_files(
     files: Mapping[str, Path],
     outputs: Sequence[str] = ("embedding",),
     log: Callable[[str], None] = lambda line: None,
+    samples: Sequence[Arrays] = (),
 ) -> None:
     """Write the `files` (precision -> path) of one rewritten tower.
 
@@ -22,6 +25,7 @@ def write_files(
         make: makes the tower. It is called here, and the tower let go before its float32 file is quantized: of a large
             one, that needs the room.
         inputs, outputs: as `export_tflite` takes them.
+        samples: inputs by name, for the ranges of integer activations.
         files: of precisions with the same `Precision.keep_norm_weights`, which the tower has to have been made with.
     """
     whole = files.get("fp32")
@@ -31,7 +35,7 @@ def write_files(
     for precision, path in files.items():
         if path != source:
             log(f"quantizing to {precision}")
-            quantize(source, path, precision)
+            quantize(source, path, precision, samples if PRECISIONS[precision].integer else ())
     if source != whole:
         source.unlink()
 

@@ -20,6 +20,12 @@ Figures = Mapping[str, float]
 EXACT_ON_GPU: Figures = {"correlation": 0.9999999, "norm_error": 1e-5}
 ROUNDED_ON_GPU: Figures = {"correlation": 0.9999, "norm_error": 2e-3}
 ROUNDED_ON_NPU: Figures = {"cosine": 0.9999, "norm_error": 2e-3}
+INT8_WEIGHTS: Mapping[str, Figures] = {
+    "cpu": {"cosine": 0.999, "norm_error": 1e-5},
+    "gpu fp16": {"correlation": 0.999, "norm_error": 2e-3},
+    "gpu fp32": {"correlation": 0.999, "norm_error": 1e-5},
+    "npu": {"cosine": 0.999, "norm_error": 2e-3},
+}
 
 
 @dataclass(frozen=True)
@@ -31,18 +37,20 @@ class Precision:
     unit: kind of run (`cpu`, against PyTorch fp32; `gpu fp16` and `gpu fp32`, against the same file on the CPU, so that
     the weights' rounding is judged once; `npu`, simulated in fp16, against PyTorch again) -> thresholds of an output
     that is L2-normalised. other: in their place for outputs that are not (features, logits): they are as large as the
-    residual stream, and their norm is not made 1 at the end but rounded with the weights. localize: relative error from
-    which `pecore localize` calls a step wrong; sound towers stay under 0.015 with fp16 weights on the delegate in fp16,
-    and under 0.03 with int8 weights (docs/numerics.md).
+    residual stream, and their norm is not made 1 at the end but rounded with the weights. integer: activations are
+    integers as well, in ranges that pictures showed; for NPUs, because no GPU takes such a file. localize: relative
+    error from which `pecore localize` calls a step wrong; sound towers stay under 0.015 with fp16 weights on the
+    delegate in fp16, and under 0.03 with int8 weights (docs/numerics.md).
     """
 
     name: str
     dtype: str
     bytes_per_weight: int
-    quantization: Literal["float_casting", "dynamic_range"] | None
+    quantization: Literal["float_casting", "dynamic_range", "static"] | None
     keep_norm_weights: bool
     unit: Mapping[str, Figures]
     other: Mapping[str, Figures] = field(default_factory=dict)
+    integer: bool = False
     localize: float = 0.05
 
     @property
@@ -92,13 +100,19 @@ PRECISIONS: Mapping[str, Precision] = {
             bytes_per_weight=1,
             quantization="dynamic_range",
             keep_norm_weights=True,
-            unit={
-                "cpu": {"cosine": 0.999, "norm_error": 1e-5},
-                "gpu fp16": {"correlation": 0.999, "norm_error": 2e-3},
-                "gpu fp32": {"correlation": 0.999, "norm_error": 1e-5},
-                "npu": {"cosine": 0.999, "norm_error": 2e-3},
-            },
+            unit=INT8_WEIGHTS,
             other={"cpu": {"cosine": 0.999, "norm_error": 5e-3}},
+            localize=0.1,
+        ),
+        Precision(
+            name="a16w8",
+            dtype="int8",
+            bytes_per_weight=1,
+            quantization="static",
+            keep_norm_weights=True,
+            unit={**INT8_WEIGHTS, "cpu": {"cosine": 0.999, "norm_error": 2e-3}},
+            other={"cpu": {"cosine": 0.999, "norm_error": 5e-3}},
+            integer=True,
             localize=0.1,
         ),
     )

@@ -11,7 +11,7 @@ import numpy as np
 from pecore.bundle import MODEL_CARD, REFERENCE, REPORT, TEXT_REFERENCE, Bundle, open_bundle
 from pecore.errors import InputError
 from pecore.files import write_json, write_text
-from pecore.precision import by_tower
+from pecore.precision import PRECISIONS, by_tower
 from pecore.runtime import Arrays, CannotRunError, TensorSpec, open_model
 from pecore.validate import device, gates
 from pecore.validate.checks import Check, advisory
@@ -69,7 +69,9 @@ def validate(
         return checks
     checks += _check_tower(bundle, options, load_tower, log)
     for precision, file in bundle.files().items():
-        checks += check_file(file, options.reference or path / REFERENCE, options, log, precision)
+        integer = PRECISIONS[precision].integer
+        found = check_file(file, options.reference or path / REFERENCE, options, log, precision)
+        checks += [advisory(c, "NPUs") if integer and c.gate == "graph" else c for c in found]
     # A text tower is made for the CPU: its conversion reports on the GPU, and passes without it.
     on_cpu = replace(options, gpu="skip", npu=None)
     for file in bundle.files("text").values():

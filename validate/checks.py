@@ -55,8 +55,8 @@ def failed(checks: Sequence[Check]) -> list[Check]:
     return [check for check in checks if check.outcome == "failed"]
 
 
-def advisory(check: Check) -> Check:
-    """A failure that is a finding and not a verdict: of the GPU on a tower that is made for the CPU."""
+def advisory(check: Check, made_for: str = "the CPU") -> Check:
+    """A failure that is a finding and not a verdict: of the GPU on a file that is made for something else."""
     if check.outcome != "failed":
         return check
-    return replace(check, outcome="skipped", detail=f"reported only, this tower is for the CPU: {check.detail}")
+    return replace(check, outcome="skipped", detail=f"reported only, this is for {made_for}: {check.detail}")

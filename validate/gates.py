@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pecore.precision import COMPUTES, Compute
+from pecore.precision import COMPUTES, PRECISIONS, Compute
 from pecore.runtime import Arrays, TensorSpec, open_model
 from pecore.validate.checks import Check
 from pecore.validate.gpu import NOT_JUDGED, GpuRun, Verdict, run_on_gpu
@@ -134,6 +134,9 @@ def gpu_gates(
     """Gate 4 in each precision that the delegate computes in; `gpu` is `auto`, `require` or `skip`."""
     if gpu == "skip":
         return [Check("gpu", subject(path, signature), "ML Drift", "skipped", "left out on request")]
+    if PRECISIONS[precision].integer:
+        why = "made for NPUs: no GPU takes activations of integers"
+        return [Check("gpu", subject(path, signature), "ML Drift", "skipped", why)]
     checks: list[Check] = []
     for compute in COMPUTES:
         log(f"running {subject(path, signature)} on ML Drift in {compute} (a minute or two on a software driver)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 BUNDLED = ("astronaut", "cat", "coffee", "rocket", "retina")
 
 
-def photographs(folder: Path | None = None) -> Iterator[tuple[str, Image.Image]]:
+def photographs(folder: Path | None = None, at_most: int | None = None) -> Iterator[tuple[str, Image.Image]]:
     """(name, RGB image) pairs: every image file in `folder` and the folders in it, in the order of their names, or
-    scikit-image's.
+    scikit-image's; of more than `at_most` every second, or third, and so on.
 
     Images are read as they are asked for. Raises InputError at once when `folder` is none or holds no image file, and
     on the way when one of them can't be read.
@@ -31,6 +32,7 @@ def photographs(folder: Path | None = None) -> Iterator[tuple[str, Image.Image]]
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: pass one that holds photographs")
     files = find_images([folder])
+    files = files[:: math.ceil(len(files) / at_most)] if at_most else files
     return ((str(path.relative_to(folder)), load_image(path)) for path in files)
 
 

@@ -146,15 +146,16 @@ def _subject(what: str, checkpoint: Path | None, folder: Path, log: Callable[[st
             raise InputError(f"{what} is neither a bundle's folder nor a size ({error})") from error
         if not variant.embedding_dim:
             raise InputError(f"{what} gives no embedding: bench compares core towers alone")
-        check_resources(variant.parameters, tuple(PRECISIONS), folder)
+        precisions = tuple(name for name, row in PRECISIONS.items() if not row.integer)  # no CPU is fast in int16
+        check_resources(variant.parameters, precisions, folder)
         log(f"{variant.size}: loading weights")
         loaded, size = load_tower(what, source), variant.image_size
         image = preprocess(photo, size)
-        for row, names in by_tower(PRECISIONS):
+        for row, names in by_tower(precisions):
             make = partial(rewrite, loaded.model, keep_norm_weights=row.keep_norm_weights)
             made = {name: folder / f"{name}.tflite" for name in names}
             write_files(make, {"image": torch.from_numpy(image)}, made, log=log)
-        files = {f"LiteRT {name}": folder / f"{name}.tflite" for name in PRECISIONS}
+        files = {f"LiteRT {name}": folder / f"{name}.tflite" for name in precisions}
     notes = ["Synthetic weights."] * loaded.weights.synthetic
     return Subject(files, TimmTower(loaded.model, torch.float32).eval(), preprocess(photo, size), image, notes)
 

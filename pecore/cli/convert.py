@@ -61,7 +61,7 @@ def convert(
     tower: Annotated[str, typer.Option(help="vision, or text: token ids to text embedding.")] = "vision",
     precision: Annotated[
         str | None,
-        typer.Option(help="Files to make: fp16, int8, fp32, separated by commas; of a text tower int8."),
+        typer.Option(help="Files to make: fp16, int8, fp32, a16w8 (for NPUs), with commas; of a text tower int8."),
     ] = None,
     output: Annotated[
         str | None,
@@ -83,6 +83,10 @@ def convert(
     ] = "-1..1",
     images: Annotated[
         Path | None, typer.Option(help="Folder of photographs for the gates, instead of the built-in ones.")
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="Folder of photographs that a16w8 takes its ranges from; those of --images."),
     ] = None,
     gpu: Annotated[bool, typer.Option("--gpu/--no-gpu", help="Run the GPU gate where there is an adapter.")] = True,
     require_gpu: Annotated[bool, typer.Option("--require-gpu", help="No adapter is an error.")] = False,
@@ -118,6 +122,7 @@ def convert(
             "--pool": pool,
             "--batch": batch != 1,
             "--npu": npu,
+            "--calibrate": calibrate,
         }
         if text and (given := [name for name, value in about_vision.items() if value]):
             raise InputError(f"{' and '.join(given)}: about a vision tower, leave it out")
@@ -148,6 +153,7 @@ def convert(
                 input_layout=input_layout,
                 input_range={"0-1": "0..1", "0-255": "0..255"}.get(input_range, input_range),
                 images=images,
+                calibrate=calibrate,
                 **common,
             )
             target = out / pipeline.bundle_name(variant, options)

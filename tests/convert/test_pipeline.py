@@ -23,7 +23,7 @@ from pecore.rewrites.output import Output
 from pecore.rewrites.tower import Scales
 from pecore.runtime import open_model
 from pecore.validate import rules
-from pecore.validate.bundle import ValidationOptions
+from pecore.validate.bundle import ValidationOptions, validate
 from pecore.variants import Variant, find, resized
 
 FP16 = VisionOptions(gpu="skip")
@@ -180,6 +180,28 @@ def test_images_are_read_before_anything_is_converted(
     assert not list(tmp_path.iterdir())
 
 
+def test_integer_activations(tiny: Variant, tmp_path: Path, shots: list[Image.Image], without_export: None) -> None:
+    """Ranges from photographs of one's own; no GPU is asked, and what its rules find is reported only."""
+    (tmp_path / "photos").mkdir()
+    shots[0].save(tmp_path / "photos" / "one.png")
+    options = VisionOptions(("a16w8",), gpu="auto", calibrate=tmp_path / "photos")
+    result = convert(tiny, load(tiny, "synthetic"), tmp_path / "out", options, _quiet)
+    assert result.passed
+    found = {check.gate: check for check in result.checks if check.subject.endswith("_a16w8.tflite")}
+    assert found["graph"].outcome == found["gpu"].outcome == "skipped"
+    assert found["graph"].detail.startswith("reported only, this is for NPUs: ")
+    assert found["gpu"].detail == "made for NPUs: no GPU takes activations of integers"
+    assert found["cpu"].figures["cosine"] > 0.999
+    again = validate(result.folder, ValidationOptions(gpu="auto"), log=_quiet)
+    assert {check.gate: check.outcome for check in again} == {
+        **dict.fromkeys(("files", "cpu"), "passed"),
+        **dict.fromkeys(("exact", "headroom", "graph", "gpu"), "skipped"),
+    }
+    with pytest.raises(InputError, match="nowhere is not a folder"):
+        missing = VisionOptions(("a16w8",), gpu="skip", calibrate=tmp_path / "nowhere")
+        convert(tiny, load(tiny, "synthetic"), tmp_path / "none", missing, _quiet)
+
+
 def test_images_of_one_s_own(tiny: Variant, tmp_path: Path, shots: list[Image.Image], without_export: None) -> None:
     folder = tmp_path / "photographs"
     folder.mkdir()
@@ -285,7 +307,11 @@ def test_a_tower_is_named_in_one_way(tmp_path: Path) -> None:
     [
         ({"output": "tokens"}, "unknown output tokens; choose from embedding, logits, features, both"),
         ({"batch": 0}, "a batch of 0 holds no image"),
-        ({"precisions": ("fp16", "int4")}, "unknown precision int4; choose from fp16, fp32, int8"),
+        ({"precisions": ("fp16", "int4")}, "unknown precision int4; choose from fp16, fp32, int8, a16w8"),
+        (
+            {"calibrate": Path("photos")},
+            "--calibrate is for precisions with integer activations: add --precision a16w8",
+        ),
         ({"precisions": ()}, "unknown precision list: it is empty"),
         ({"input_layout": "chw"}, "unknown input layout chw; choose from nchw, nhwc"),
         ({"input_range": "0-1"}, r"unknown input range 0-1; choose from -1\.\.1, 0\.\.1, 0\.\.255"),

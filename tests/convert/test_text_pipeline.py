@@ -113,6 +113,12 @@ def test_options() -> None:
         GateOptions(("int4",))
 
 
+def test_integer_activations_are_for_vision_towers(weights: TextWeights, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a16w8: for vision towers"):
+        convert_text(B16, weights, tmp_path / "b", GateOptions(("a16w8",), gpu="skip"), config=SMALL)
+    assert not (tmp_path / "b").exists()
+
+
 def test_cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     for module in ("pecore.convert.text_tower", "pecore.convert.pipeline"):

@@ -8,6 +8,7 @@ import pytest
 from pecore.cli import main
 from pecore.convert import pipeline
 from pecore.convert.checkpoint import load
+from pecore.convert.quantize import quantize
 from pecore.errors import InputError
 from pecore.validate.checks import failed
 from pecore.validate.npu import NpuOptions, compile_for_npu, prepare, run_on_npu
@@ -69,6 +70,20 @@ def test_t16_at_full_depth_is_whole_on_the_npu_in_fp16_and_int8(converted, tmp_p
         assert build.ops_on_npu == build.ops
         assert build.partitions == 1
         assert build.context_bytes == pytest.approx(converted.files["fp16", False].stat().st_size, rel=0.5)
+
+
+def test_integer_activations_are_whole_from_sm8550_on(converted, tmp_path):
+    """SM8450's NPU multiplies no int16 by int16."""
+    file = tmp_path / "a16w8.tflite"
+    quantize(converted.files["fp32", True], file, "a16w8", converted.inputs)
+    some, options = slice(1), NpuOptions(("SM8850",), run=True)
+    (check,) = npu_gates(file, "a16w8", converted.inputs[some], converted.reference[some], options, print)
+    assert check.outcome == "passed", check.detail
+    assert check.figures["partitions"] == 1
+    assert compile_for_npu(file, "SM8550", tmp_path / "out.tflite").verdict is Verdict.COMPILED
+    older = compile_for_npu(file, "SM8450", tmp_path / "out.tflite")
+    assert older.verdict is Verdict.REFUSED
+    assert {refused.op for refused in older.refused} == {"BATCH_MATMUL"}
 
 
 def test_the_context_computes_what_pytorch_computes(converted):

@@ -80,7 +80,7 @@ def test_what_the_gpu_refuses_of_a_text_tower_is_reported_only(
         for c in validate(folder, ValidationOptions(gpu="skip"), log=lambda line: None)
     }
     assert found["graph", True].outcome == "skipped"
-    assert found["graph", True].detail == "reported only, this tower is for the CPU: 55 findings"
+    assert found["graph", True].detail == "reported only, this is for the CPU: 55 findings"
     assert (found["cpu", True].outcome, found["graph", False].outcome) == ("passed", "passed")
 
 
