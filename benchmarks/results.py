@@ -22,7 +22,7 @@ RESULTS = Path(os.environ.get(RESULTS_VARIABLE, ROOT / "benchmarks" / "results")
 FAMILY = ROOT / "pecore" / "family.json"
 """Results of `benchmarks.family`, which `pecore list` shows."""
 
-ANYWHERE = ("graphs", "accuracy", "drawings")
+ANYWHERE = ("graphs", "kernels", "accuracy", "drawings")
 PER_CPU = ("latency", "conversion", "browser")
 
 VERSIONS_OF = (

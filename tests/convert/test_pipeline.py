@@ -197,8 +197,8 @@ def test_integer_activations(tiny: Variant, tmp_path: Path, shots: list[Image.Im
         **dict.fromkeys(("files", "cpu"), "passed"),
         **dict.fromkeys(("exact", "headroom", "graph", "gpu"), "skipped"),
     }
+    missing = VisionOptions(("a16w8",), gpu="skip", calibrate=tmp_path / "nowhere")
     with pytest.raises(InputError, match="nowhere is not a folder"):
-        missing = VisionOptions(("a16w8",), gpu="skip", calibrate=tmp_path / "nowhere")
         convert(tiny, load(tiny, "synthetic"), tmp_path / "none", missing, _quiet)
 
 
