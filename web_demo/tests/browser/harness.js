@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 
 import { chromium } from 'playwright-core';
 
-const root = fileURLToPath(new URL('../../../', import.meta.url));
+export const root = fileURLToPath(new URL('../../../', import.meta.url));
 export const work = path.resolve(root, process.env.WEB_WORK ?? 'build/web');
 const bin = path.resolve(root, process.env.BIN ?? '.venv/bin');
 
