@@ -65,6 +65,6 @@ def move_to_file(module: nn.Module, folder: Path) -> None:
 def return_freed() -> None:
     """Return freed memory to the system: of a tower's tensors glibc keeps most, among others that are in use."""
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None  # glibc alone has it
     if trim:
         trim(0)
