@@ -15,10 +15,11 @@ Exact because: LayerNorm is invariant to scale but for eps, which is scaled alon
 rounds nothing.
 
 Two more steps make it cheap. s lives in the residual stream itself (its producers' weights carry it, see `tower.py`),
-so no MUL is spent on it. And the stream is kept free of its mean over channels, because every reader of it is a
-LayerNorm, which ignores the mean: centring the producers' output channels once, in their weights, leaves nothing to
-subtract here. The affine part (weight, bias) is folded into the Linear that reads the result (`fold.py`). Where s comes
-from, and when a norm needs a factor of its own: docs/numerics.md.
+so no MUL is spent on it; the affine part (weight, bias) is folded into the Linear that reads the result (`fold.py`).
+And the seven ops MEAN, SUB, MUL, MEAN, ADD, RSQRT, MUL are a form that ML Drift (2.1.6 to 2.3.0) knows and runs as one
+kernel, its sums in fp32, as long as eps is a single number and MEAN keeps its axis: `barrier.py` sees to that. Other
+delegates get seven ops that are right in fp16 as they stand. Where s comes from, and when a norm needs a factor of its
+own: docs/numerics.md.
 
 RMSNorm is the same without the mean: x * rsqrt(mean(x^2) + eps). A stream that one of them reads keeps its mean.
 """
@@ -41,8 +42,7 @@ def carried_factor(factor: float) -> float:
 
 
 class ScaledLayerNorm(nn.Module):
-    """LayerNorm without its affine part, of a tensor that already carries the scale; RMSNorm where `centred`, of a
-    tensor that keeps its mean.
+    """LayerNorm without its affine part, of a tensor that already carries the scale; RMSNorm where `centred`.
 
     Args:
         eps: of the LayerNorm it replaces.

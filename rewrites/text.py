@@ -16,8 +16,10 @@ The ways round:
   - the final LayerNorm works on the pooled token alone.
 
 Exact because: e^-10000 is 0 in every float; a sum with a single 1 among zeros copies a row; LayerNorm is a matter of
-each token. The blocks are the vision tower's: the mean-free, scaled residual stream of `norm.py`, the folding of
-`fold.py`, the rank-4 attention of `attention.py` without RoPE. Token and position tables are centred and scaled once.
+each token. The blocks are the vision tower's: the scaled residual stream of `norm.py`, the folding of `fold.py`, the
+rank-4 attention of `attention.py` without RoPE. Only, this tower runs on CPUs, where each op counts: LayerNorms ignore
+the mean over channels, so what writes to the stream (tables, projections) is centred once, in its weights, and the
+norms subtract nothing.
 """
 
 from collections.abc import Iterator
