@@ -180,7 +180,7 @@ def test_images_are_read_before_anything_is_converted(
     assert not list(tmp_path.iterdir())
 
 
-def test_integer_activations(tiny: Variant, tmp_path: Path, shots: list[Image.Image], without_export: None) -> None:
+def test_integer_activations(tiny: Variant, tmp_path: Path, shots: list[Image.Image]) -> None:
     """Ranges from photographs of one's own; no GPU is asked, and what its rules find is reported only."""
     (tmp_path / "photos").mkdir()
     shots[0].save(tmp_path / "photos" / "one.png")
