@@ -23,8 +23,7 @@ and less of a large one."""
 
 NORMS = r".*rewrites\.norm\..*"
 """What `a16w8` leaves in float: LayerNorms and the L2 normalisation, by their modules' name in those of the tensors.
-One scale for the variances of all tokens leaves a quiet one, white paper say, no digits: RSQRT in int16 took a trained
-tower's cosine to 0.97 (docs/npu.md)."""
+LiteRT's int16 RSQRT is too coarse for the variance of quiet tokens: a trained tower's cosine was 0.97 (docs/npu.md)."""
 
 HEADROOM = 4.0
 """How far beyond what was seen the ranges of `a16w8` go. Of int16's 15 bits that costs two, which nothing misses, and a
