@@ -104,7 +104,7 @@ def test_cpu_gate_passes_a_file_and_hands_its_outputs_on(converted) -> None:
     assert check.backend.startswith("LiteRT CPU 2.")
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", [name for name, row in PRECISIONS.items() if not row.integer])
 def test_cpu_gate_fails_on_another_image_s_embedding(converted, precision) -> None:
     path = converted.files[precision, precision == "int8"]
     swapped = [converted.reference[i] for i in (1, 0, 2, 3)]
