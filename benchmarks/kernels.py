@@ -9,7 +9,7 @@ block launches the same. Needs a Vulkan driver, a software one will do, a C comp
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,18 +57,17 @@ def works(variant: Variant) -> list[Workspace]:
     return [Workspace(replace(variant, depth=n), FOLDER / f"kernels_{variant.image_size}_{n}") for n in DEPTHS]
 
 
-def graphs(variant: Variant, log: Callable[[str], None]) -> dict[str, Any]:
+def graphs(variant: Variant, log: Callable[[str], None]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each of `COMPARED` that the delegate takes something of."""
-    found = {}
     for name in COMPARED:
         log(f"{variant.size}: {GRAPHS[name]}")
-        found[name] = whole_tower([counted(work.file(name)) for work in works(variant)], variant.depth)
-    return found
+        yield name, whole_tower([counted(work.file(name)) for work in works(variant)], variant.depth)
 
 
-def ablation(variant: Variant, rows: Sequence[AblationRow], log: Callable[[str], None]) -> dict[str, Any]:
+def ablation(
+    variant: Variant, rows: Sequence[AblationRow], log: Callable[[str], None]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row's tower in fp16."""
-    found = {}
     with TemporaryDirectory(prefix="pecore-kernels-") as folder:
         path = Path(folder, "tower.tflite")
         for row in rows:
@@ -77,8 +76,7 @@ def ablation(variant: Variant, rows: Sequence[AblationRow], log: Callable[[str],
             for work in works(variant):
                 write_fp16(ablated(row, work.model, work.scales), torch.from_numpy(work.images[0]), path)
                 points.append(counted(path))
-            found[row.name] = whole_tower(points, variant.depth)
-    return found
+            yield row.name, whole_tower(points, variant.depth)
 
 
 def run(sizes: Sequence[str]) -> None:
@@ -86,11 +84,15 @@ def run(sizes: Sequence[str]) -> None:
     adapter = probe()
     if adapter is None:
         raise InputError(f"no Vulkan adapter that ML Drift accepts; {NO_ADAPTER_REMEDY}")
+    content: dict[str, Any] = {"adapter": adapter.name, "sizes": {size: {} for size in sizes}, "ablation": {}}
     with progress() as log:
-        compared = {size: graphs(find(size), log) for size in sizes}
-        variant = replace(find(ABLATED), image_size=ABLATED_SIDE)
-        out = ablation(variant, ROWS, log)
-    results.write("kernels", {"adapter": adapter.name, "sizes": compared, "ablation": out})
+        for name, found in ablation(replace(find(ABLATED), image_size=ABLATED_SIDE), ROWS, log):
+            content["ablation"][name] = found
+            results.write("kernels", content)
+        for size in sizes:
+            for name, found in graphs(find(size), log):
+                content["sizes"][size][name] = found
+                results.write("kernels", content)
 
 
 def kernels(contents: results.Contents) -> Section:
@@ -98,7 +100,8 @@ def kernels(contents: results.Contents) -> Section:
     content = contents["kernels"]
     sizes = content["sizes"]
     headings = ["graph", *(f"{size}: {what}" for size in sizes for what in ("ops", "kernels", "a block", "MB"))]
-    rows = [[_label(name, sizes), *(cell for size in sizes for cell in _cells(sizes[size][name]))] for name in COMPARED]
+    named = [name for name in COMPARED if all(name in found for found in sizes.values())]
+    rows = [[_label(name, sizes), *(cell for size in sizes for cell in _cells(sizes[size][name]))] for name in named]
     note = (
         f"ML Drift of LiteRT {content['environment']['versions']['ai-edge-litert']} in fp16 on {content['adapter']}. "
         "MB: device memory after a run, weights and activations."
