@@ -44,6 +44,8 @@ LAZY = {
 
 def room(module: str) -> str:
     """The room that a module of ours is in."""
+    if module == "pecore.__main__":  # `python -m pecore`
+        return CLI
     parts = module.split(".")
     return parts[1] if len(parts) > 1 and parts[1] in (REWRITES, VALIDATE, CONVERT, CLI, SERVER) else CORE
 
