@@ -31,21 +31,23 @@ from pecore.variants import Variant, find
 
 COMPARED = ("ours-fp16", "ours-int8", "published-fp16", "timm")
 DEPTHS = (1, 2)
-COUNTED = ("kernels", "barriers", "memory")
+COUNTED = ("ops", "kernels", "barriers")
+"""What grows by the same with each block. Memory comes in heaps of megabytes and does not."""
 ABLATED = "T16"
 ABLATED_SIDE = 96
 """Pixels; what one rewrite is worth in kernels does not depend on the number of tokens, and small images are quick."""
 
 Counts = Mapping[str, Any]
-"""ops, kernels, barriers and memory of a whole tower; `whole`: every op is on the GPU."""
+"""ops, kernels and barriers of a whole tower, memory of the deeper of `DEPTHS`; `whole`: every op is on the GPU."""
 
 
 def whole_tower(points: Sequence[Counts], depth: int) -> dict[str, Any]:
-    """Counts at `DEPTHS` blocks -> those of `depth` blocks, and the kernels of one block."""
+    """Counts at `DEPTHS` blocks -> those of `depth` blocks, the kernels of one block, and memory as it was."""
     (first, second), (low, high) = points, DEPTHS
-    slopes = {key: (second[key] - first[key]) / (high - low) for key in ("ops", *COUNTED)}
+    slopes = {key: (second[key] - first[key]) / (high - low) for key in COUNTED}
     found = {key: round(first[key] + slope * (depth - low)) for key, slope in slopes.items()}
-    return {**found, "kernels_per_block": slopes["kernels"], "whole": first["whole"] and second["whole"]}
+    rest = {"memory": second["memory"], "whole": first["whole"] and second["whole"]}
+    return {**found, "kernels_per_block": slopes["kernels"], **rest}
 
 
 def counted(path: Path) -> Counts:
@@ -99,12 +101,15 @@ def kernels(contents: results.Contents) -> Section:
     """One row a graph, one group of columns a size."""
     content = contents["kernels"]
     sizes = content["sizes"]
-    headings = ["graph", *(f"{size}: {what}" for size in sizes for what in ("ops", "kernels", "a block", "MB"))]
+    headings = [
+        "graph",
+        *(f"{size}: {what}" for size in sizes for what in ("ops", "kernels", "a block", "barriers", "MB")),
+    ]
     named = [name for name in COMPARED if all(name in found for found in sizes.values())]
     rows = [[_label(name, sizes), *(cell for size in sizes for cell in _cells(sizes[size][name]))] for name in named]
     note = (
         f"ML Drift of LiteRT {content['environment']['versions']['ai-edge-litert']} in fp16 on {content['adapter']}. "
-        "MB: device memory after a run, weights and activations."
+        f"MB: device memory after a run of {DEPTHS[1]} blocks, weights and activations."
     )
     partly = "* The delegate refuses some ops; counted is what it takes of the graph, and the rest runs on the CPU."
     return Section(headings, rows, [note, partly])
@@ -116,8 +121,12 @@ def _label(name: str, sizes: Mapping[str, Any]) -> str:
 
 
 def _cells(found: Counts) -> list[str]:
-    per_block, megabytes = found["kernels_per_block"], found["memory"] / 1e6
-    return [str(found["ops"]), str(found["kernels"]), f"{per_block:g}", f"{megabytes:.0f}"]
+    megabytes = f"{found['memory'] / 1e6:.0f}" if found["whole"] else ""
+    return [*_counts(found), str(found["barriers"]), megabytes]
+
+
+def _counts(found: Counts) -> list[str]:
+    return [str(found["ops"]), str(found["kernels"]), f"{found['kernels_per_block']:g}"]
 
 
 def kernels_ablation(contents: results.Contents) -> Section:
@@ -125,10 +134,11 @@ def kernels_ablation(contents: results.Contents) -> Section:
     content = contents["kernels"]
     labels = {row.name: row.out for row in ROWS}
     rows = [
-        [labels[name] + ("" if found["whole"] else " *"), *(_cells(found)[:3])]
+        [labels[name] + ("" if found["whole"] else " *"), *_counts(found)]
         for name, found in content["ablation"].items()
     ]
-    return Section([f"taken out of {ABLATED} at {ABLATED_SIDE} px", "ops", "kernels", "a block"], rows)
+    note = "* Refused in part, as above."
+    return Section([f"taken out of {ABLATED} at {ABLATED_SIDE} px", "ops", "kernels", "a block"], rows, [note])
 
 
 SECTIONS = {"kernels": kernels, "kernels_ablation": kernels_ablation}
