@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-capped test-wheel test-gpu test-npu test-clients android web bench lint types gpu-driver setup clean
+.PHONY: demo test test-capped test-wheel test-gpu test-npu test-clients android web bench gpu-bench lint types gpu-driver setup clean
 
 setup: $(READY)
 
@@ -80,6 +80,10 @@ web: $(READY)
 bench: $(READY)
 	rm -rf build/bench
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# Measures a real Vulkan GPU for docs/benchmarks.md, in under ten minutes (GPU_BENCH=--quick: whether it works).
+gpu-bench: $(READY)
+	$(BIN)/python -m benchmarks.gpu $(GPU_BENCH)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks import accuracy, browser, conversion, drawings, graphs, latency, readme, results
+from benchmarks import accuracy, browser, conversion, drawings, gpu, graphs, kernels, latency, readme, results
 from benchmarks.section import Section
 from pecore.files import write_text
 
@@ -40,6 +40,8 @@ def machines(contents: results.Contents) -> Section:
 SECTIONS: Mapping[str, Callable[[results.Contents], Section]] = {
     "machines": machines,
     **graphs.SECTIONS,
+    **kernels.SECTIONS,
+    **gpu.SECTIONS,
     **latency.SECTIONS,
     **conversion.SECTIONS,
     **browser.SECTIONS,

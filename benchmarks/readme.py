@@ -16,6 +16,7 @@ def compared(contents: results.Contents) -> Section:
     """A graph of the published structure beside ours."""
     graphs, sweep = contents["graphs"]["graphs"], contents["accuracy"]["sweep"]
     theirs, ours = graphs["published-fp16"], graphs["ours-fp16"]
+    launched = contents["kernels"]["sizes"]["B16"]
     at = {
         form["name"]: next(nines(p["correlation"]) for p in form["points"] if p["amplitude"] == AMPLITUDE)
         for form in sweep["forms"]
@@ -23,7 +24,10 @@ def compared(contents: results.Contents) -> Section:
     return Section(
         ["B/16, fp16 weights", "graph of the published structure", "pecore-litert"],
         [
-            ["ops", str(theirs["ops"]), f"**{ours['ops']}**"],
+            *(
+                [what, str(launched["published-fp16"][key]), f"**{launched['ours-fp16'][key]}**"]
+                for key, what in (("ops", "ops"), ("kernels", "kernels that ML Drift launches for an image"))
+            ),
             ["ops that phones have computed wrongly", counted(theirs["findings"]), f"**{counted(ours['findings'])}**"],
             [
                 f"fp16, massive activations of {AMPLITUDE}, {sweep['depth']} blocks: correlation",

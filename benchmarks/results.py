@@ -2,6 +2,7 @@
 
 benchmarks/results/TOPIC.json             does not depend on the CPU: counts, accuracy
 benchmarks/results/xeon-amx/TOPIC.json    one folder for each kind of CPU
+benchmarks/results/nvidia-h200/gpu.json   one folder for each GPU
 """
 
 import json
@@ -22,8 +23,9 @@ RESULTS = Path(os.environ.get(RESULTS_VARIABLE, ROOT / "benchmarks" / "results")
 FAMILY = ROOT / "pecore" / "family.json"
 """Results of `benchmarks.family`, which `pecore list` shows."""
 
-ANYWHERE = ("graphs", "accuracy", "drawings")
+ANYWHERE = ("graphs", "kernels", "accuracy", "drawings")
 PER_CPU = ("latency", "conversion", "browser")
+PER_ADAPTER = ("gpu",)
 
 VERSIONS_OF = (
     "torch",
@@ -50,7 +52,8 @@ EXTENSIONS = {
 FAMILIES = ("xeon", "epyc", "ryzen", "neoverse", "apple", "intel", "amd")
 
 Contents = Mapping[str, Any]
-"""Topic -> its content; a topic of `PER_CPU` -> kind of CPU -> its content. `family` has that of `FAMILY`."""
+"""Topic -> its content; a topic of `PER_CPU` or `PER_ADAPTER` -> folder -> its content. `family` has that of
+`FAMILY`."""
 
 
 def environment() -> dict[str, Any]:
@@ -95,7 +98,7 @@ def write(topic: str, content: Mapping[str, Any], folder: Path = RESULTS) -> Non
 def read(folder: Path = RESULTS) -> Contents:
     """Every topic that was run."""
     found: dict[str, Any] = {t: _load(folder / f"{t}.json") for t in ANYWHERE if (folder / f"{t}.json").exists()}
-    for topic in PER_CPU:
+    for topic in (*PER_CPU, *PER_ADAPTER):
         if paths := sorted(folder.glob(f"*/{topic}.json")):
             found[topic] = {path.parent.name: _load(path) for path in paths}
     return found | {"family": _load(FAMILY)}

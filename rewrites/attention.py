@@ -7,7 +7,8 @@ rank 5 again.
 
 The workaround: one fused Linear, reshaped to [1, N, 3H, d] and transposed once to [1, 3H, N, d]; q, k and v are slices
 of the head axis. RoPE runs on q and k together (`rope.py`). k is transposed by an op of its own, with a SLICE after it
-that keeps the converter from folding it into adj_y. The softmax scale 1/sqrt(d) is in q's rows; the LayerNorm's affine
+that keeps the converter from folding it into adj_y. The heads are joined at rank 4 and stay so (`barrier.py`): at
+rank 2 the residual ADD would be a kernel of its own. The softmax scale 1/sqrt(d) is in q's rows; the LayerNorm's affine
 part is in the projection (`fold.py`). Where G query heads share one head of k and v, the queries go to that head as one
 matrix of G * N rows: q [1, H, N, d] as [1, H / G, G * N, d], the context back again; two RESHAPEs, no copies.
 
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .barrier import barrier
 from .fold import Affine, after_norm, as_linear, from_linear
 from .matmul import MatMul
 from .norm import ScaledLayerNorm
@@ -113,5 +115,10 @@ class Attention(nn.Module):
         context = self.context(self.softmax(self.scores(q, k)), v)
         if groups > 1:
             context = context.reshape(batch, heads, tokens, self.head_dim)
-        context = context.permute(0, 2, 1, 3).reshape(batch, 1, tokens, heads * self.head_dim)
+        context = self.joined(context)
         return self.proj(context if self.norm is None else self.norm(context))
+
+    def joined(self, context: Tensor) -> Tensor:
+        """Heads side by side: `[B, H, N, d]` -> `[B, 1, N, H * d]`."""
+        batch, heads, tokens, head_dim = context.shape
+        return barrier(context.permute(0, 2, 1, 3).reshape(batch, 1, tokens, heads * head_dim))

@@ -15,19 +15,21 @@ Exact because: LayerNorm is invariant to scale but for eps, which is scaled alon
 rounds nothing.
 
 Two more steps make it cheap. s lives in the residual stream itself (its producers' weights carry it, see `tower.py`),
-so no MUL is spent on it. And the stream is kept free of its mean over channels, because every reader of it is a
-LayerNorm, which ignores the mean: centring the producers' output channels once, in their weights, leaves nothing to
-subtract here. The affine part (weight, bias) is folded into the Linear that reads the result (`fold.py`). Where s comes
-from, and when a norm needs a factor of its own: docs/numerics.md.
+so no MUL is spent on it; the affine part (weight, bias) is folded into the Linear that reads the result (`fold.py`).
+And the seven ops MEAN, SUB, MUL, MEAN, ADD, RSQRT, MUL are a form that ML Drift (2.1.6 to 2.3.0) knows and runs as one
+kernel, its sums in fp32, as long as eps is a single number and MEAN keeps its axis: `barrier.py` sees to that. Other
+delegates get seven ops that are right in fp16 as they stand. Where s comes from, and when a norm needs a factor of its
+own: docs/numerics.md.
 
 RMSNorm is the same without the mean: x * rsqrt(mean(x^2) + eps). A stream that one of them reads keeps its mean.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from .barrier import barrier
 
 LEAST_CARRIED = 1.0 / 32
 """The smallest power of two that weights are given to carry: below it, most of them would be subnormal in fp16, and
@@ -40,8 +42,7 @@ def carried_factor(factor: float) -> float:
 
 
 class ScaledLayerNorm(nn.Module):
-    """LayerNorm without its affine part, of a tensor that already carries the scale; RMSNorm where `centred`, of a
-    tensor that keeps its mean.
+    """LayerNorm without its affine part, of a tensor that already carries the scale; RMSNorm where `centred`.
 
     Args:
         eps: of the LayerNorm it replaces.
@@ -49,13 +50,10 @@ class ScaledLayerNorm(nn.Module):
         gain: a further power of two for this norm alone (1 costs no op), where the stream's scale would push the
             squares of quiet tokens below fp16's smallest numbers.
         centred: the input has mean 0 over its last axis already, or the norm is an RMSNorm: nothing is subtracted.
-        rows: shape of the variance, `[..., 1]`. eps is a constant of that shape: a single number the converter adds
-            before it restores MEAN's kept dimension, which costs a RESHAPE.
         weight: `[C]`, the LayerNorm's own, where it is not folded into the next Linear (`tower.rewrite` says when).
-        dtype: of the constants.
+        dtype: of the weight.
     """
 
-    eps: Tensor
     weight: Tensor | None
 
     def __init__(
@@ -65,7 +63,6 @@ class ScaledLayerNorm(nn.Module):
         gain: float = 1.0,
         *,
         centred: bool = True,
-        rows: Sequence[int] = (1,),
         weight: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
     ):
@@ -74,19 +71,18 @@ class ScaledLayerNorm(nn.Module):
             if value <= 0 or math.frexp(value)[0] != 0.5:
                 raise ValueError(f"{name} must be a power of two, not {value}: anything else would round")
         self.scale, self.gain, self.centred = scale, gain, centred
-        self.register_buffer("eps", torch.full(tuple(rows), eps * (scale * gain) ** 2, dtype=torch.float64).to(dtype))
+        self.eps = eps * (scale * gain) ** 2
         self.register_buffer("weight", None if weight is None else weight.to(dtype))
 
     def deviation(self, x: Tensor) -> Tensor:
         """d = s * (x - mean): what gets squared."""
-        if not self.centred:
-            x = x - x.mean(-1, keepdim=True)
-        return x if self.gain == 1.0 else x * self.gain
+        x = x if self.gain == 1.0 else x * self.gain
+        return x if self.centred else x - x.mean(-1, keepdim=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., C]` -> the same, mean 0 and variance 1 over the last axis (times `weight`)."""
         d = self.deviation(x)
-        y = d * torch.rsqrt((d * d).mean(-1, keepdim=True) + self.eps)
+        y = d * torch.rsqrt(barrier((d * d).mean(-1, keepdim=True)) + self.eps)
         return y if self.weight is None else y * self.weight
 
 

@@ -57,7 +57,7 @@ class AttentionPool(nn.Module):
         self.proj = as_linear(scaled(from_linear(pool.proj), scale), dtype)
         kept = norm_affine(pool.norm)[0] if keep_weight else None
         eps: float = pool.norm.eps
-        self.norm = ScaledLayerNorm(eps, scale, centred=False, rows=(1, 1, 1), weight=kept, dtype=dtype)
+        self.norm = ScaledLayerNorm(eps, scale, centred=False, weight=kept, dtype=dtype)
         self.fc1 = as_linear(after_norm(from_linear(pool.mlp.fc1), pool.norm, keep_weight), dtype)
         self.act = nn.GELU()
         self.fc2 = as_linear(scaled(from_linear(pool.mlp.fc2), scale), dtype)

@@ -4,13 +4,12 @@ The limitation: here the residual stream is read by Linears, which neither ignor
 squares are those of the branches, each of another size.
 
 The workaround: the stream carries its power of two all the same (the final norm wants it), and the Linears that read it
-have the inverse in their weights. Each branch's last Linear is centred and carries a power of two that fits its own
-norm; the norm's weight and bias, which write to the stream, carry the stream's. The stream keeps its mean.
+have the inverse in their weights. Each branch's last Linear carries a power of two that fits its own norm; the norm's
+weight and bias, which write to the stream, carry the stream's.
 
 Exact because: W x = (W / s)(s x), and powers of two round nothing.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,17 +32,17 @@ class BranchNorm(nn.Module):
         norm: timm's.
         factor: power of two for the squares.
         stream: the residual stream's scale.
-        rows: shape of the variance.
         dtype: of the constants.
     """
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, norm: Any, factor: float, stream: float, rows: Sequence[int], dtype: torch.dtype):
+    def __init__(self, norm: Any, factor: float, stream: float, dtype: torch.dtype):
         super().__init__()
         carried, eps = carried_factor(factor), float(norm.eps)
-        self.norm = ScaledLayerNorm(eps, carried, factor / carried, rows=rows, dtype=dtype)
+        centred = not isinstance(norm, nn.LayerNorm)
+        self.norm = ScaledLayerNorm(eps, carried, factor / carried, centred=centred, dtype=dtype)
         weight, bias = norm_affine(norm)
         self.register_buffer("weight", (weight * stream).to(dtype))
         self.register_buffer("bias", (bias * stream).to(dtype))

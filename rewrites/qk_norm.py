@@ -27,7 +27,6 @@ class NormedHeads(nn.Module):
 
     Args:
         attention: timm's module, with `q_norm` and `k_norm` of one kind and eps.
-        tokens: N.
         factor: power of two for the squares.
         baked: channels come in halves (`rope.half_split`) and not in timm's order.
         dtype: of the constants.
@@ -36,15 +35,14 @@ class NormedHeads(nn.Module):
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, attention: Any, tokens: int, factor: float, baked: bool, dtype: torch.dtype):
+    def __init__(self, attention: Any, factor: float, baked: bool, dtype: torch.dtype):
         super().__init__()
         heads: int = attention.num_heads
         kv_heads = heads // getattr(attention, "num_kv_groups", 1)
         self.centres = isinstance(attention.q_norm, nn.LayerNorm)
         self.carried = carried_factor(factor)
         eps: float = attention.q_norm.eps
-        rows = (1, heads + kv_heads, tokens, 1)
-        self.norm = ScaledLayerNorm(eps, self.carried, factor / self.carried, rows=rows, dtype=dtype)
+        self.norm = ScaledLayerNorm(eps, self.carried, factor / self.carried, dtype=dtype)
         q, k = norm_affine(attention.q_norm), norm_affine(attention.k_norm)
         order = half_split(len(q[0])) if baked else slice(None)
         weight, bias = (

@@ -16,8 +16,10 @@ The ways round:
   - the final LayerNorm works on the pooled token alone.
 
 Exact because: e^-10000 is 0 in every float; a sum with a single 1 among zeros copies a row; LayerNorm is a matter of
-each token. The blocks are the vision tower's: the mean-free, scaled residual stream of `norm.py`, the folding of
-`fold.py`, the rank-4 attention of `attention.py` without RoPE. Token and position tables are centred and scaled once.
+each token. The blocks are the vision tower's: the scaled residual stream of `norm.py`, the folding of `fold.py`, the
+rank-4 attention of `attention.py` without RoPE. Only, this tower runs on CPUs, where each op counts: LayerNorms ignore
+the mean over channels, so what writes to the stream (tables, projections) is centred once, in its weights, and the
+norms subtract nothing.
 """
 
 from collections.abc import Iterator
@@ -32,7 +34,7 @@ from .attention import Attention
 from .fold import Affine, after_norm, as_linear, centred, from_linear, norm_affine, scaled
 from .matmul import MatMul
 from .norm import ScaledLayerNorm
-from .tower import Block, Head, Mlp, Scales, UnsupportedTowerError, branch_out
+from .tower import Block, Head, Mlp, Scales, UnsupportedTowerError
 
 MASKED = -10000.0  # finite in fp16; scores would have to reach thousands before it mattered
 
@@ -117,16 +119,16 @@ def rewrite_text_block(
     attn, mlp = block.attn, block.mlp
     fused = SimpleNamespace(weight=attn.in_proj_weight, bias=attn.in_proj_bias)
     like_timm = SimpleNamespace(num_heads=attn.num_heads, scale=attn.head_dim**-0.5, qkv=fused)
-    out = as_linear(branch_out(from_linear(attn.out_proj), None, scales.stream), dtype)
+    out = as_linear(scaled(centred(from_linear(attn.out_proj)), scales.stream), dtype)
     attention = Attention(like_timm, block.ln_1, None, out, dtype, keep_norm_weights)
     attention.add_module("softmax", MaskedSoftmax(tokens, dtype))
     fc1 = as_linear(after_norm(from_linear(mlp.c_fc), block.ln_2, keep_norm_weights), dtype)
-    fc2 = as_linear(branch_out(from_linear(mlp.c_proj), None, scales.stream), dtype)
+    fc2 = as_linear(scaled(centred(from_linear(mlp.c_proj)), scales.stream), dtype)
 
     def norm(layer: Any, name: str) -> ScaledLayerNorm:
         weight = norm_affine(layer)[0] if keep_norm_weights else None
         gain = scales.gains.get(f"blocks.{index}.{name}", 1.0)
-        return ScaledLayerNorm(layer.eps, scales.stream, gain, rows=(1, 1, tokens, 1), weight=weight, dtype=dtype)
+        return ScaledLayerNorm(layer.eps, scales.stream, gain, weight=weight, dtype=dtype)
 
     return Block(norm(block.ln_1, "norm1"), attention, norm(block.ln_2, "norm2"), Mlp(fc1, nn.GELU(), fc2))
 
@@ -139,7 +141,7 @@ def rewrite_text_tail(
     linear = after_norm(Affine(projection, torch.zeros(len(projection), dtype=torch.float64)), norm)
     return (
         EndPool(model.context_length, end, dtype),
-        ScaledLayerNorm(norm.eps, scales.stream, scales.gains.get("norm", 1.0), rows=(1, 1, 1, 1), dtype=dtype),
+        ScaledLayerNorm(norm.eps, scales.stream, scales.gains.get("norm", 1.0), dtype=dtype),
         Head(as_linear(scaled(linear, scales.head), dtype)),
     )
 

@@ -1,7 +1,7 @@
 """What each rewrite replaces, as modules that fit into the rewritten tower, and the towers that have one of them.
 
 The ablation (`ablation.py`) puts one original back at a time, so that two towers differ in one form and in nothing
-else: what is not the subject of a row (folded weights, the stream's scale, the mean-free stream) stays as the rewrites
+else: what is not the subject of a row (folded weights, the stream's scale) stays as the rewrites
 have it. Every tower here computes what timm's computes.
 """
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pecore.rewrites.attention import Attention
 from pecore.rewrites.fold import after_norm, as_linear, from_linear, norm_affine
+from pecore.rewrites.norm import ScaledLayerNorm
 from pecore.rewrites.pool import AttentionPool
 from pecore.rewrites.tower import Scales, rewrite
 
@@ -34,8 +35,7 @@ class FiveAxisAttention(Attention):
         if self.rope is not None:
             qk = self.rope(qk)
         k = qk.transpose(2, 3)[:, heads:]
-        context = self.context(self.softmax(self.scores(qk[:, :heads], k)), v).permute(0, 2, 1, 3)
-        return self.proj(context.reshape(x.shape[0], 1, tokens, heads * self.head_dim))
+        return self.proj(self.joined(self.context(self.softmax(self.scores(qk[:, :heads], k)), v)))
 
 
 class FoldedTransposeAttention(Attention):
@@ -48,8 +48,14 @@ class FoldedTransposeAttention(Attention):
         if self.rope is not None:
             qk = self.rope(qk)
         attention = self.softmax(self.scores(qk[:, :heads], qk[:, heads:].transpose(2, 3)))
-        context = self.context(attention, v).permute(0, 2, 1, 3)
-        return self.proj(context.reshape(x.shape[0], 1, tokens, heads * self.head_dim))
+        return self.proj(self.joined(self.context(attention, v)))
+
+
+class RankTwoProjection(Attention):
+    """Heads joined without a barrier: the converter takes them to `[N, C]` for the projection."""
+
+    def joined(self, context: Tensor) -> Tensor:
+        return context.permute(0, 2, 1, 3).reshape(context.shape[0], 1, context.shape[2], -1)
 
 
 class TorchMatMul(nn.Module):
@@ -124,6 +130,18 @@ class PublishedLayerNorm(nn.Module):
         d = x - x.mean(-1, keepdim=True)
         variance = (d / PUBLISHED_SHIFT).square().mean(-1, keepdim=True) * PUBLISHED_SHIFT**2
         return d * torch.rsqrt(variance + self.eps)
+
+
+class FoldedEps(nn.Module):
+    """A rewritten LayerNorm without the barrier: the converter adds eps before it restores MEAN's kept axis."""
+
+    def __init__(self, norm: ScaledLayerNorm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        d = self.norm.deviation(x)
+        return d * torch.rsqrt((d * d).mean(-1, keepdim=True) + self.norm.eps)
 
 
 class AffineNorm(nn.Module):
@@ -239,9 +257,10 @@ def with_timm_pool(pair: Pair) -> nn.Module:
     return pair.tower
 
 
-def with_subtracted_means(pair: Pair) -> nn.Module:
-    for norm in (*(n for ours, _ in pair.blocks() for n in (ours.norm1, ours.norm2)), pair.tower.norm):
-        norm.centred = False
+def with_folded_eps(pair: Pair) -> nn.Module:
+    for ours, _ in pair.blocks():
+        ours.norm1, ours.norm2 = FoldedEps(ours.norm1), FoldedEps(ours.norm2)
+    pair.tower.norm = FoldedEps(pair.tower.norm)
     return pair.tower
 
 
@@ -310,7 +329,8 @@ ROWS: Sequence[AblationRow] = (
     AblationRow(
         "norm-published", "scaled LayerNorm: x/32, variance rebuilt", with_norms(PublishedLayerNorm), _unscaled
     ),
-    AblationRow("mean", "mean-free stream: each norm subtracts", with_subtracted_means),
+    AblationRow("eps", "LayerNorm as one kernel: eps before MEAN's kept axis", with_folded_eps),
+    AblationRow("projection", "the projection at rank 4: rank 2", with_attention(RankTwoProjection)),
     AblationRow("affine", "folded LayerNorm weights and biases", with_affine_norms),
     AblationRow("l2", "rsqrt in the L2 norm: x / sqrt(sum x^2)", with_l2_norm(RootNorm)),
     AblationRow("l2-normalize", "rsqrt in the L2 norm: F.normalize", with_l2_norm(TorchNormalize)),

@@ -89,10 +89,11 @@ def test_rules_name_what_is_wrong_with_a_form(results, name, rules):
 
 def test_op_counts(results):
     ops = {name: row["ops"] for name, row in results.items()}
-    dearer = {"attention", "matmul", "rope", "pool", "norm", "mean", "affine", "timm"}
+    dearer = {"attention", "matmul", "rope", "pool", "norm", "eps", "affine", "timm"}
     assert all(ops[name] > ops["none"] for name in dearer), ops
-    # Two LayerNorms in the block and the final one: MEAN and SUB each, or MUL and ADD, these for the pool's own too.
-    assert ops["mean"] == ops["none"] + 2 * 3
+    # Two LayerNorms in the block and the final one: a RESHAPE each, or MUL and ADD, these for the pool's own too.
+    assert ops["eps"] == ops["none"] + 3
+    assert ops["projection"] == ops["none"]
     assert ops["affine"] == ops["none"] + 2 * 4
 
 
