@@ -21,6 +21,12 @@ kernel, its sums in fp32, as long as eps is a single number and MEAN keeps its a
 delegates get seven ops that are right in fp16 as they stand. Where s comes from, and when a norm needs a factor of its
 own: docs/numerics.md.
 
+One kernel or not, the subtraction has a price where activations are massive: fp16 rounds the few large channels, their
+mean takes the rounding along, and SUB puts it on every other channel. So the stream is kept free of its mean over
+channels (every reader of it is a LayerNorm, which ignores the mean; the producers' output channels are centred once, in
+their weights), and a norm loud enough to have a factor below 1 subtracts nothing: three kernels, and right
+(`leaves_mean`).
+
 RMSNorm is the same without the mean: x * rsqrt(mean(x^2) + eps). A stream that one of them reads keeps its mean.
 """
 
@@ -41,15 +47,22 @@ def carried_factor(factor: float) -> float:
     return max(factor, LEAST_CARRIED)
 
 
+def leaves_mean(norm: nn.Module, gain: float, mean_free: bool) -> bool:
+    """Whether the rewrite of timm's `norm` subtracts no mean: an RMSNorm never does, a LayerNorm does without where its
+    input is free of it but for rounding, and loud (`gain` below 1): there the rounding is what it would subtract."""
+    return not isinstance(norm, nn.LayerNorm) or (mean_free and gain < 1)
+
+
 class ScaledLayerNorm(nn.Module):
-    """LayerNorm without its affine part, of a tensor that already carries the scale; RMSNorm where `centred`.
+    """LayerNorm without its affine part, of a tensor that already carries the scale; RMSNorm where `centred`, of a
+    tensor that keeps its mean.
 
     Args:
         eps: of the LayerNorm it replaces.
         scale: s, by which the input has been multiplied already; a power of two.
         gain: a further power of two for this norm alone (1 costs no op), where the stream's scale would push the
             squares of quiet tokens below fp16's smallest numbers.
-        centred: the input has mean 0 over its last axis already, or the norm is an RMSNorm: nothing is subtracted.
+        centred: nothing is subtracted: the input has mean 0 over its last axis, or the norm is an RMSNorm.
         weight: `[C]`, the LayerNorm's own, where it is not folded into the next Linear (`tower.rewrite` says when).
         dtype: of the weight.
     """

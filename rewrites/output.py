@@ -2,9 +2,10 @@
 
 The limitation, for features: the delegate returns one operand instead of the sum where the graph's output is an ADD
 that a MEAN reads as well, and every residual ADD is read by a norm. Besides, the residual stream carries a power of two
-(`norm.py`), which nobody wants to see.
+and has no mean over channels (`norm.py`), which nobody wants to see.
 
-The workaround: the map is made by ops of its own after the ADD: class token sliced off, the stream's scale divided out
+The workaround: a tower that shows its residual stream keeps the mean in it (its norms subtract it themselves, `Output`
+decides), and the map is made by ops of its own after the ADD: class token sliced off, the stream's scale divided out
 by one MUL (or the final norm's weight and bias applied), RESHAPE, and TRANSPOSE for [B, C, H, W].
 
 Exact because: a power of two rounds nothing. The map has the stream's own size, massive activations included: fp16
@@ -74,6 +75,15 @@ class Output:
     def is_last_block(self, depth: int) -> bool:
         """The features are those of the tower's end, its final norm included."""
         return self.has_features and self.block(depth) == depth - 1
+
+    def exposes_residual(self, model: Any) -> bool:
+        """Something other than a LayerNorm reads the residual stream, so that its mean over channels has to stay.
+
+        model: timm's tower.
+        """
+        unnormed = isinstance(model.norm, nn.Identity)
+        features = self.has_features and (unnormed or not self.is_last_block(len(model.blocks)))
+        return features or (self.has_head and unnormed and isinstance(model.fc_norm, nn.Identity))
 
 
 class FeatureMap(nn.Module):

@@ -4,8 +4,8 @@ The limitation: here the residual stream is read by Linears, which neither ignor
 squares are those of the branches, each of another size.
 
 The workaround: the stream carries its power of two all the same (the final norm wants it), and the Linears that read it
-have the inverse in their weights. Each branch's last Linear carries a power of two that fits its own norm; the norm's
-weight and bias, which write to the stream, carry the stream's.
+have the inverse in their weights. Each branch's last Linear is centred and carries a power of two that fits its own
+norm; the norm's weight and bias, which write to the stream, carry the stream's. The stream keeps its mean.
 
 Exact because: W x = (W / s)(s x), and powers of two round nothing.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .fold import Affine, norm_affine
-from .norm import ScaledLayerNorm, carried_factor
+from .norm import ScaledLayerNorm, carried_factor, leaves_mean
 
 
 def reads_scaled(linear: Affine, stream: float) -> Affine:
@@ -41,8 +41,8 @@ class BranchNorm(nn.Module):
     def __init__(self, norm: Any, factor: float, stream: float, dtype: torch.dtype):
         super().__init__()
         carried, eps = carried_factor(factor), float(norm.eps)
-        centred = not isinstance(norm, nn.LayerNorm)
-        self.norm = ScaledLayerNorm(eps, carried, factor / carried, centred=centred, dtype=dtype)
+        gain = factor / carried
+        self.norm = ScaledLayerNorm(eps, carried, gain, centred=leaves_mean(norm, gain, mean_free=True), dtype=dtype)
         weight, bias = norm_affine(norm)
         self.register_buffer("weight", (weight * stream).to(dtype))
         self.register_buffer("bias", (bias * stream).to(dtype))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .fold import Affine, norm_affine, scaled
-from .norm import ScaledLayerNorm, carried_factor
+from .norm import ScaledLayerNorm, carried_factor, leaves_mean
 from .rope import half_split
 
 
@@ -42,7 +42,9 @@ class NormedHeads(nn.Module):
         self.centres = isinstance(attention.q_norm, nn.LayerNorm)
         self.carried = carried_factor(factor)
         eps: float = attention.q_norm.eps
-        self.norm = ScaledLayerNorm(eps, self.carried, factor / self.carried, dtype=dtype)
+        gain = factor / self.carried
+        centred = leaves_mean(attention.q_norm, gain, mean_free=True)
+        self.norm = ScaledLayerNorm(eps, self.carried, gain, centred=centred, dtype=dtype)
         q, k = norm_affine(attention.q_norm), norm_affine(attention.k_norm)
         order = half_split(len(q[0])) if baked else slice(None)
         weight, bias = (

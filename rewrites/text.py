@@ -16,10 +16,9 @@ The ways round:
   - the final LayerNorm works on the pooled token alone.
 
 Exact because: e^-10000 is 0 in every float; a sum with a single 1 among zeros copies a row; LayerNorm is a matter of
-each token. The blocks are the vision tower's: the scaled residual stream of `norm.py`, the folding of `fold.py`, the
-rank-4 attention of `attention.py` without RoPE. Only, this tower runs on CPUs, where each op counts: LayerNorms ignore
-the mean over channels, so what writes to the stream (tables, projections) is centred once, in its weights, and the
-norms subtract nothing.
+each token. The blocks are the vision tower's: the mean-free, scaled residual stream of `norm.py`, the folding of
+`fold.py`, the rank-4 attention of `attention.py` without RoPE. Token and position tables are centred and scaled once.
+This tower runs on CPUs, where an op costs what a kernel costs on a GPU: none of its norms subtracts anything.
 """
 
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ from .attention import Attention
 from .fold import Affine, after_norm, as_linear, centred, from_linear, norm_affine, scaled
 from .matmul import MatMul
 from .norm import ScaledLayerNorm
-from .tower import Block, Head, Mlp, Scales, UnsupportedTowerError
+from .tower import Block, Head, Mlp, Scales, UnsupportedTowerError, branch_out
 
 MASKED = -10000.0  # finite in fp16; scores would have to reach thousands before it mattered
 
@@ -119,11 +118,11 @@ def rewrite_text_block(
     attn, mlp = block.attn, block.mlp
     fused = SimpleNamespace(weight=attn.in_proj_weight, bias=attn.in_proj_bias)
     like_timm = SimpleNamespace(num_heads=attn.num_heads, scale=attn.head_dim**-0.5, qkv=fused)
-    out = as_linear(scaled(centred(from_linear(attn.out_proj)), scales.stream), dtype)
+    out = as_linear(branch_out(from_linear(attn.out_proj), None, scales.stream), dtype)
     attention = Attention(like_timm, block.ln_1, None, out, dtype, keep_norm_weights)
     attention.add_module("softmax", MaskedSoftmax(tokens, dtype))
     fc1 = as_linear(after_norm(from_linear(mlp.c_fc), block.ln_2, keep_norm_weights), dtype)
-    fc2 = as_linear(scaled(centred(from_linear(mlp.c_proj)), scales.stream), dtype)
+    fc2 = as_linear(branch_out(from_linear(mlp.c_proj), None, scales.stream), dtype)
 
     def norm(layer: Any, name: str) -> ScaledLayerNorm:
         weight = norm_affine(layer)[0] if keep_norm_weights else None

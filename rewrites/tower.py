@@ -1,8 +1,10 @@
 """The rewritten tower: timm's vision tower without what the delegate can't do, same numbers.
 
-The residual stream is [B, 1, N, C] and carries the power of two `Scales.stream` (`norm.py` says why); the weights of
-its producers (patch embedding or norm_pre, every attn.proj and mlp.fc2, LayerScale in them) see to that. Each rewrite
-is in a file of its own; this one decides what is folded where.
+The residual stream is [B, 1, N, C], carries the power of two `Scales.stream` and has no mean over channels (`norm.py`
+says why); the weights of its producers (patch embedding or norm_pre, every attn.proj and mlp.fc2, LayerScale in them)
+see to both. It keeps its mean where something other than a LayerNorm reads it: outputs that show it (`output.py`),
+RMSNorms, and the Linears of post-norm blocks (`post_norm.py`). Each rewrite is in a file of its own; this one decides
+what is folded where.
 
 Nothing here is special to the Perception Encoder: any timm `Eva` tower goes through, pre-norm or post-norm, with GELU
 or gated MLPs, any RoPE or none; and timm's plain `VisionTransformer` with it.
@@ -17,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import Attention, InnerNorms
-from .fold import Affine, after_norm, as_linear, from_linear, norm_affine, scaled
-from .norm import ScaledLayerNorm, UnitNorm, carried_factor
+from .fold import Affine, after_norm, as_linear, centred, from_linear, norm_affine, scaled
+from .norm import ScaledLayerNorm, UnitNorm, carried_factor, leaves_mean
 from .output import FeatureMap, Output, PooledRow
 from .pool import AttentionPool, MeanPool, TokenPool
 from .post_norm import BranchNorm, PostNormBlock, reads_scaled
@@ -83,13 +85,24 @@ class Scales:
 
 
 class Stem(nn.Module):
-    """Image to the first residual stream: patch embedding, class token and positions, norm_pre."""
+    """Image to the first residual stream: patch embedding, class token and positions, norm_pre.
+
+    centre: take the stream's mean over channels out.
+    """
 
     table: Tensor
 
-    def __init__(self, model: Any, scales: Scales, layout: str, pixel_range: str | PixelRange, dtype: torch.dtype):
+    def __init__(
+        self,
+        model: Any,
+        scales: Scales,
+        layout: str,
+        pixel_range: str | PixelRange,
+        dtype: torch.dtype,
+        centre: bool = True,
+    ):
         super().__init__()
-        self.nhwc = layout == "nhwc"
+        self.nhwc, self.centre = layout == "nhwc", centre
         conv = model.patch_embed.proj
         plain_norm = isinstance(model.norm_pre, nn.Identity)
         scale = scales.stream if plain_norm else scales.stem
@@ -98,7 +111,9 @@ class Stem(nn.Module):
         factor, offset = (t[:, None, None] for t in pixels.affine())
         kernel = conv.weight.detach().double()
         bias = (offset * kernel).sum((1, 2, 3)) + (0.0 if conv.bias is None else conv.bias.detach().double())
-        rows, bias = (kernel * factor).flatten(1) * scale, bias * scale
+        centre_here = centre or not plain_norm  # norm_pre ignores the mean, whoever reads the stream
+        patch = Affine((kernel * factor).flatten(1) * scale, bias * scale)
+        rows, bias = centred(patch) if centre_here else patch
 
         prefix = [t.detach().double() for t in (model.cls_token, model.reg_token) if t is not None]
         self.prefix: int = model.num_prefix_tokens
@@ -107,7 +122,7 @@ class Stem(nn.Module):
         if model.pos_embed is not None:
             positions = model.pos_embed.detach().double()
             table = table + F.pad(positions, (0, 0, table.shape[1] - positions.shape[1], 0))
-        table = table * scale
+        table = (table - table.mean(-1, keepdim=True) if centre_here else table) * scale
         table[:, self.prefix :] += bias  # one ADD for position, class token and the convolution's bias
 
         self.conv = nn.Conv2d(3, kernel.shape[0], conv.kernel_size, conv.stride, bias=False, dtype=dtype)
@@ -121,7 +136,7 @@ class Stem(nn.Module):
             weight, bias = norm_affine(model.norm_pre)
             self.norm_pre = stream_norm(model, "norm_pre", Form(scales, dtype), scale)
             self.register_buffer("weight", (weight * scales.stream).to(dtype))
-            self.register_buffer("bias", (bias * scales.stream).to(dtype))
+            self.register_buffer("bias", ((bias - bias.mean() if centre else bias) * scales.stream).to(dtype))
 
     def forward(self, image: Tensor) -> Tensor:
         """`[B, 3, H, W]` or `[B, H, W, 3]` -> `[B, 1, N, C]`."""
@@ -133,7 +148,8 @@ class Stem(nn.Module):
             x = F.pad(x, (0, 0, self.prefix, 0))
         x = x + self.table
         if self.norm_pre is not None:
-            x = self.norm_pre(x) * self.weight + self.bias
+            x = self.norm_pre(x) * self.weight
+            x = (x - x.mean(-1, keepdim=True) if self.centre else x) + self.bias
         return x
 
 
@@ -166,7 +182,7 @@ class GatedMlp(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block on the scaled stream: `[B, 1, N, C]` -> the same."""
+    """A pre-norm transformer block on the scaled, mean-free stream: `[B, 1, N, C]` -> the same."""
 
     def __init__(self, norm1: nn.Module, attn: nn.Module, norm2: nn.Module, mlp: nn.Module):
         super().__init__()
@@ -261,14 +277,18 @@ def rotations(model: Any, dtype: torch.dtype) -> list[HalfRotation | None]:
     return [rotation(table)] * depth if table.ndim == 2 else [rotation(t) for t in table]
 
 
-def branch_out(out: Affine, gamma: Tensor | None, stream: float) -> Affine:
-    """A residual branch's last Linear: LayerScale folded in, carrying the stream's scale."""
-    return scaled(out if gamma is None else scaled(out, gamma), stream)
+def branch_out(out: Affine, gamma: Tensor | None, stream: float, centre: bool = True) -> Affine:
+    """A residual branch's last Linear: LayerScale folded in, centred over its output channels (unless the stream keeps
+    its mean), carrying the stream's scale."""
+    out = out if gamma is None else scaled(out, gamma)
+    return scaled(centred(out) if centre else out, stream)
 
 
-def token_count(model: Any) -> int:
-    """N: patches, class token and registers."""
-    return model.num_prefix_tokens + model.patch_embed.num_patches
+def mean_free(model: Any, output: Output) -> bool:
+    """The residual stream has no mean over channels, because LayerNorms alone read it."""
+    norms = [model.norm, model.fc_norm, *(norm for b in model.blocks for norm in (b.norm1, b.norm2))]
+    rms = any(type(norm).__name__ == "RmsNorm" for norm in norms)
+    return not (rms or post_norm(model) or output.exposes_residual(model))
 
 
 def post_norm(model: Any) -> bool:
@@ -289,18 +309,19 @@ def layer_scale(block: Any, branch: int) -> Tensor | None:
 
 @dataclass(frozen=True)
 class Form:
-    """What every part of one tower is rewritten with. keep_norm_weights: see `rewrite`."""
+    """What every part of one tower is rewritten with. keep_norm_weights: see `rewrite`. centre: the residual stream has
+    no mean over channels."""
 
     scales: Scales
     dtype: torch.dtype = torch.float32
     keep_norm_weights: bool = False
+    centre: bool = True
 
 
 def stream_norm(model: Any, name: str, form: Form, scale: float | None = None) -> ScaledLayerNorm:
     """The rewrite of the norm called `name` in the model, for the residual stream (or another tensor that carries
     `scale`)."""
-    scale = scale or form.scales.stream
-    return inner_norm(model, name, form.scales.gains.get(name, 1.0) * scale, scale, form)
+    return _norm(model, name, scale or form.scales.stream, form.scales.gains.get(name, 1.0), form, form.centre)
 
 
 def rewrite_block(model: Any, index: int, rope: nn.Module | None, form: Form) -> Block | PostNormBlock:
@@ -312,9 +333,9 @@ def rewrite_block(model: Any, index: int, rope: nn.Module | None, form: Form) ->
     if post_norm(model):
         return rewrite_post_norm_block(model, name, rope, form)
     attn, mlp, stream = block.attn, block.mlp, form.scales.stream
-    out = as_linear(branch_out(attention_out(attn, form), layer_scale(block, 1), stream), form.dtype)
+    out = as_linear(branch_out(attention_out(attn, form), layer_scale(block, 1), stream, form.centre), form.dtype)
     fc1 = [after_norm(part, block.norm2, form.keep_norm_weights) for part in mlp_inputs(mlp)]
-    fc2 = branch_out(from_linear(mlp.fc2), layer_scale(block, 2), stream)
+    fc2 = branch_out(from_linear(mlp.fc2), layer_scale(block, 2), stream, form.centre)
     return Block(
         stream_norm(model, f"{name}.norm1", form),
         Attention(
@@ -332,7 +353,8 @@ def rewrite_post_norm_block(model: Any, name: str, rope: nn.Module | None, form:
 
     def branch(linear: Affine, norm: Any, norm_name: str) -> tuple[Affine, BranchNorm]:
         factor = form.scales.gains.get(f"{name}.{norm_name}.norm", 1.0)
-        return branch_out(linear, None, carried_factor(factor)), BranchNorm(norm, factor, stream, dtype)
+        out = branch_out(linear, None, carried_factor(factor), isinstance(norm, nn.LayerNorm))
+        return out, BranchNorm(norm, factor, stream, dtype)
 
     out, attn_norm = branch(attention_out(attn, form), block.norm1, "attn_norm")
     fc2, mlp_norm = branch(from_linear(mlp.fc2), block.norm2, "mlp_norm")
@@ -363,16 +385,15 @@ def attention_norms(model: Any, name: str, rope: nn.Module | None, form: Form) -
 
 
 def inner_norm(model: Any, name: str, factor: float, carried: float, form: Form) -> ScaledLayerNorm:
-    """The norm called `name`, whose input carries `carried` of its power of two `factor`."""
+    """The norm called `name` inside a branch, whose input carries `carried` of its power of two `factor`."""
+    return _norm(model, name, carried, factor / carried, form, mean_free=False)
+
+
+def _norm(model: Any, name: str, carried: float, gain: float, form: Form, mean_free: bool) -> ScaledLayerNorm:
     norm = model.get_submodule(name)
-    return ScaledLayerNorm(
-        norm.eps,
-        carried,
-        factor / carried,
-        centred=not isinstance(norm, nn.LayerNorm),
-        weight=norm_affine(norm)[0] if form.keep_norm_weights else None,
-        dtype=form.dtype,
-    )
+    weight = norm_affine(norm)[0] if form.keep_norm_weights else None
+    centred = leaves_mean(norm, gain, mean_free)
+    return ScaledLayerNorm(norm.eps, carried, gain, centred=centred, weight=weight, dtype=form.dtype)
 
 
 def rewrite_mlp(model: Any, name: str, fc1: list[Affine], fc2: Affine, form: Form) -> Mlp | GatedMlp:
@@ -503,8 +524,8 @@ def rewrite_parts(
     check_tower(model)
     output = output or default_output(model)
     check_output(model, output)
-    form = Form(scales, dtype, keep_norm_weights)
-    yield "stem", Stem(model, scales, input_layout, input_range, dtype)
+    form = Form(scales, dtype, keep_norm_weights, mean_free(model, output))
+    yield "stem", Stem(model, scales, input_layout, input_range, dtype, form.centre)
     for i, rope in enumerate(rotations(model, dtype)[: output.blocks(len(model.blocks))]):
         yield f"blocks.{i}", rewrite_block(model, i, rope, form)
     yield "", Tower(nn.Identity(), [], **rewrite_tail(model, output, form, input_layout == "nhwc")).eval()

@@ -1,7 +1,7 @@
 """What each rewrite replaces, as modules that fit into the rewritten tower, and the towers that have one of them.
 
 The ablation (`ablation.py`) puts one original back at a time, so that two towers differ in one form and in nothing
-else: what is not the subject of a row (folded weights, the stream's scale) stays as the rewrites
+else: what is not the subject of a row (folded weights, the stream's scale, the mean-free stream) stays as the rewrites
 have it. Every tower here computes what timm's computes.
 """
 
@@ -257,6 +257,12 @@ def with_timm_pool(pair: Pair) -> nn.Module:
     return pair.tower
 
 
+def with_subtracted_means(pair: Pair) -> nn.Module:
+    for norm in (*(n for ours, _ in pair.blocks() for n in (ours.norm1, ours.norm2)), pair.tower.norm):
+        norm.centred = False
+    return pair.tower
+
+
 def with_folded_eps(pair: Pair) -> nn.Module:
     for ours, _ in pair.blocks():
         ours.norm1, ours.norm2 = FoldedEps(ours.norm1), FoldedEps(ours.norm2)
@@ -330,6 +336,7 @@ ROWS: Sequence[AblationRow] = (
         "norm-published", "scaled LayerNorm: x/32, variance rebuilt", with_norms(PublishedLayerNorm), _unscaled
     ),
     AblationRow("eps", "LayerNorm as one kernel: eps before MEAN's kept axis", with_folded_eps),
+    AblationRow("mean", "loud norms of a mean-free stream: each norm subtracts", with_subtracted_means),
     AblationRow("projection", "the projection at rank 4: rank 2", with_attention(RankTwoProjection)),
     AblationRow("affine", "folded LayerNorm weights and biases", with_affine_norms),
     AblationRow("l2", "rsqrt in the L2 norm: x / sqrt(sum x^2)", with_l2_norm(RootNorm)),

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pecore.rewrites.output import Output
-from pecore.rewrites.tower import Scales, default_output, rewrite, rewrite_parts, rope_table
+from pecore.rewrites.tower import Scales, default_output, mean_free, rewrite, rewrite_parts, rope_table
 from pecore.validate.checks import Check
 
 LARGEST_DIFFERENCE = 1e-10
@@ -71,24 +71,24 @@ def block_differences(
 ) -> dict[str, float]:
     """The same part by part: stem, every block (each fed what timm's blocks before it made), and the tail, by name."""
     output = output or default_output(model)
-    depth, table = len(model.blocks), rope_table(model)
+    depth, centre, table = len(model.blocks), mean_free(model, output), rope_table(model)
     ropes: Any = [table] * depth if table is None or table.ndim == 2 else table  # one for all blocks, or mixed RoPE
     patches = _float64(model.patch_embed)(image.double())
     patches = patches.flatten(1, 2) if patches.ndim == 4 else patches  # [B, H, W, C] where the image size is dynamic
     theirs = _float64(model.norm_pre)(_embed_positions(model, patches))
     parts = rewrite_parts(model, scales, output=output, dtype=torch.float64, **form)
     _, stem = next(parts)
-    found = {"stem": _difference(stem(image.double()) / scales.stream, _stream(theirs))}
+    found = {"stem": _difference(stem(image.double()) / scales.stream, _stream(theirs, centre))}
     shown = None
     for i, (block, (name, part)) in enumerate(zip(model.blocks[: output.blocks(depth)], parts)):
-        ours = part(_stream(theirs) * scales.stream)
+        ours = part(_stream(theirs, centre) * scales.stream)
         theirs = _float64(block)(theirs, **({} if table is None else {"rope": ropes[i].double()}))
-        found[name] = _difference(ours / scales.stream, _stream(theirs))
+        found[name] = _difference(ours / scales.stream, _stream(theirs, centre))
         if output.has_features and i == output.block(depth):
             shown = theirs
     _, end = next(parts)
-    stream = _stream(theirs) * scales.stream
-    tapped = None if shown is None or output.is_last_block(depth) else _stream(shown) * scales.stream
+    stream = _stream(theirs, centre) * scales.stream
+    tapped = None if shown is None or output.is_last_block(depth) else _stream(shown, centre) * scales.stream
     made = _named(end.end(stream, tapped), output)
     expected = {}
     if output.has_head:
@@ -131,9 +131,9 @@ def _embed_positions(model: Any, patches: Tensor) -> Tensor:
     return torch.cat([*tokens, patches], 1) + positions
 
 
-def _stream(x: Tensor) -> Tensor:
+def _stream(x: Tensor, centre: bool) -> Tensor:
     """timm's residual stream as a rewritten tower has it, but for the scale."""
-    return x[:, None]
+    return (x - x.mean(-1, keepdim=True) if centre else x)[:, None]
 
 
 def _difference(ours: Tensor, theirs: Tensor) -> float:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pecore.rewrites.norm import ScaledLayerNorm, UnitNorm
+from pecore.rewrites.norm import ScaledLayerNorm, UnitNorm, leaves_mean
 
 EXACT = 1e-10
 
@@ -51,6 +51,22 @@ def test_powers_of_two_change_not_one_bit() -> None:
 def test_refuses_what_would_round(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} must be a power of two, not {value}"):
         ScaledLayerNorm(1e-5, **{name: value})
+
+
+def test_a_loud_norm_of_a_mean_free_stream_puts_no_rounding_on_its_quiet_channels() -> None:
+    """In fp16: of massive activations the mean is that of their rounding."""
+    x = _rows(1.0)
+    x[..., :4] += 20000 * torch.tensor([1.0, -0.93, -0.81, 0.74], dtype=torch.float64)
+    x -= x.mean(-1, keepdim=True)
+    rounded = x.half().double()
+    expected = F.layer_norm(x, x.shape[-1:])
+    layer_norm = torch.nn.LayerNorm(x.shape[-1])
+    errors = []
+    for gain in (0.5, 1.0):
+        ours = ScaledLayerNorm(1e-5, 1.0, gain, centred=leaves_mean(layer_norm, gain, mean_free=True))
+        errors.append(((ours(rounded) - expected)[..., 4:].norm() / expected[..., 4:].norm()).item())
+    assert errors[0] < 1e-3 < 10 * errors[0] < errors[1], errors
+    assert not leaves_mean(layer_norm, 0.5, mean_free=False)
 
 
 def test_sum_of_squares_fits_fp16_where_torch_overflows() -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from pecore.convert.synthetic import synthetic_state_dict
 from pecore.convert.towers import build_tower
 from pecore.rewrites import Output, Scales, UnsupportedTowerError, rewrite
+from pecore.rewrites.norm import ScaledLayerNorm
 from pecore.validate.exactness import block_differences, max_difference, timm_outputs
 from pecore.variants import VARIANTS, Variant, find
 
@@ -92,12 +93,22 @@ def test_layouts(core: tuple[Any, torch.Tensor]) -> None:
     assert_close(maps[0], maps[1].permute(0, 3, 1, 2))
 
 
-def test_the_graph_ends_at_the_layer(core: tuple[Any, torch.Tensor]) -> None:
+def test_the_graph_ends_at_the_layer_and_only_a_shown_stream_keeps_its_mean(core: tuple[Any, torch.Tensor]) -> None:
     model, _ = core
     tower = rewrite(model, output=Output("features", 1))
     assert (len(tower.blocks), tower.pool, tower.head) == (2, None, None)
     assert isinstance(tower.norm, nn.Identity)
     assert len(rewrite(model, output=Output("both", 1)).blocks) == 3
+
+    loud = {f"blocks.{i}.{norm}": 0.5 for i in range(len(model.blocks)) for norm in ("norm1", "norm2")}
+
+    def centred(output: Output, gains: dict[str, float]) -> set[bool]:
+        blocks = rewrite(model, Scales(gains=gains), output=output).blocks
+        return {m.centred for m in blocks.modules() if isinstance(m, ScaledLayerNorm)}
+
+    assert centred(Output("features", 1), loud) == centred(Output("both", 1), loud) == {False}
+    for whole in (Output("features"), Output("both"), Output("embedding")):
+        assert (centred(whole, loud), centred(whole, {})) == ({True}, {False})
 
 
 def test_a_tower_says_by_itself_what_it_is_for() -> None:

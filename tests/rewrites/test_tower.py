@@ -66,8 +66,8 @@ def _ranges(image: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"-1..1": image, "0..1": (image + 1) / 2, "0..255": (image + 1) * 127.5}
 
 
-def test_scales_are_carried(seen) -> None:
-    """What headroom relies on: a norm's input is timm's times the stream's scale."""
+def test_scales_are_carried_and_the_stream_has_no_mean(seen) -> None:
+    """What headroom relies on: a norm's input is timm's, centred, times the stream's scale."""
     tower = rewrite(seen.model, UNUSUAL, dtype=torch.float64)
     read: dict[str, torch.Tensor] = {}
     for name, module in tower.named_modules():
@@ -77,7 +77,8 @@ def test_scales_are_carried(seen) -> None:
     assert len(read) == 2 * seen.variant.depth + 1
     for name, x in read.items():
         theirs = seen.inputs[name]
-        assert (x[0] / UNUSUAL.stream - theirs).abs().max() <= 1e-9  # of up to 400
+        assert x.mean(-1).abs().max() <= EXACT
+        assert (x[0] / UNUSUAL.stream - (theirs - theirs.mean(-1, keepdim=True))).abs().max() <= 1e-9  # of up to 400
     assert float(tower.blocks[0].norm2.gain) == 16.0
 
 

@@ -20,7 +20,7 @@ def test_every_size_block_by_block(seen, monkeypatch: pytest.MonkeyPatch) -> Non
     """Each block is fed what timm's tower feeds its own, so nothing between them goes unseen."""
     fed = []
     original = exactness._stream
-    monkeypatch.setattr(exactness, "_stream", lambda x: fed.append(x) or original(x))
+    monkeypatch.setattr(exactness, "_stream", lambda x, centre: fed.append(x) or original(x, centre))
     found = block_differences(seen.model, SCALES, seen.image, keep_norm_weights=True)
     assert list(found) == ["stem", "blocks.0", "blocks.1", "tail"]
     assert max(found.values()) <= LARGEST_DIFFERENCE
