@@ -1,7 +1,7 @@
 package org.pecore.core
 
 /** The [top] places with the largest scores that were offered, the largest first; of equal ones the one that came first. */
-internal class Nearest(private val top: Int) {
+internal class Nearest(val top: Int) {
     private val places = IntArray(top)
     private val scores = DoubleArray(top)
     private var count = 0
@@ -16,6 +16,11 @@ internal class Nearest(private val top: Int) {
         }
         places[at] = place
         scores[at] = score
+    }
+
+    /** All that another one has kept, in its order. */
+    fun offer(others: Nearest) {
+        for (i in 0 until others.count) offer(others.places[i], others.scores[i])
     }
 
     fun <T> map(make: (place: Int, score: Double) -> T): List<T> = List(count) { make(places[it], scores[it]) }

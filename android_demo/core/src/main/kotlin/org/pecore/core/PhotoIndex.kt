@@ -10,6 +10,7 @@ import java.nio.FloatBuffer
 import java.nio.channels.FileChannel
 import java.nio.file.Files
 import java.nio.file.StandardCopyOption
+import java.util.stream.IntStream
 
 /** A file that is no index of the wanted embeddings; [message] is one sentence for people. */
 class IndexException(message: String) : Exception(message)
@@ -22,8 +23,8 @@ data class Hit(val id: Long, val cosine: Double)
  *
  * The file is [indexHeader] and records of one length ([IndexRecord]), each with a checksum. A damaged record is passed over,
  * an end that is no whole record is overwritten, a later record of a photograph replaces an earlier one, and [compact] leaves
- * out what was replaced. A search reads the rows from the mapped file, so they take no memory of the app's own. Not for several
- * threads at once.
+ * out what was replaced. A search reads the rows from the mapped file, with as many threads as there are cores, and they take no
+ * memory of the app's own. Not to be called by several threads at once.
  *
  * @param file made where there is none.
  * @param space which embeddings these are; those of another one are refused.
@@ -47,7 +48,10 @@ class PhotoIndex(private val file: File, space: String, private val dim: Int) : 
 
     private class Known(val photo: Photo, val place: Int)
 
-    private class Piece(val numbers: FloatBuffer, val records: Int)
+    private class Piece(val numbers: FloatBuffer, val records: Int) {
+        /** The same numbers with a position of their own, for another thread. */
+        fun view() = Piece(numbers.duplicate(), records)
+    }
 
     /** Damaged records that were passed over when the file was opened. */
     var damaged = 0
@@ -185,16 +189,25 @@ class PhotoIndex(private val file: File, space: String, private val dim: Int) : 
         require(query.size == dim) { "a query of ${query.size} numbers, where the index has $dim" }
         val direction = normalised(query)
         val nearest = Nearest(minOf(top, searchable))
-        val row = FloatArray(dim)
-        for (first in 0 until records step pieceRecords) {
-            val piece = piece(first / pieceRecords)
-            for (i in 0 until piece.records) {
-                if (ids[first + i] == NO_ROW) continue
-                piece.row(i, row)
-                nearest.offer(first + i, quickDot(direction, row))
-            }
-        }
+        for (first in 0 until records step pieceRecords) piece(first / pieceRecords) // mapped before several threads read
+        IntStream
+            .rangeClosed(0, (records - 1) / SPAN)
+            .parallel()
+            .mapToObj { nearestIn(it * SPAN until minOf((it + 1) * SPAN, records), direction, nearest.top) }
+            .forEachOrdered(nearest::offer)
         return nearest.map { place, score -> Hit(ids[place], score) }
+    }
+
+    private fun nearestIn(places: IntRange, direction: FloatArray, top: Int): Nearest {
+        val nearest = Nearest(top)
+        val row = FloatArray(dim)
+        val views = pieces.map { it.view() }
+        for (place in places) {
+            if (ids[place] == NO_ROW) continue
+            views[place / pieceRecords].row(place % pieceRecords, row)
+            nearest.offer(place, quickDot(direction, row))
+        }
+        return nearest
     }
 
     private fun piece(number: Int): Piece {
@@ -240,5 +253,6 @@ class PhotoIndex(private val file: File, space: String, private val dim: Int) : 
         const val NO_ROW = Long.MIN_VALUE
         const val MOST = 1_000_000
         const val PIECE_BYTES = 1 shl 28
+        const val SPAN = 2048 // records that one thread searches before it takes others
     }
 }
