@@ -32,6 +32,7 @@ demo: $(READY)
 	$(BIN)/pecore embed tests/drawings/images --bundle $(DRAWINGS) --out out/drawings.lance
 	$(BIN)/pecore classify --bundle $(DRAWINGS) --top 3 $(foreach name,$(SHOWN),tests/drawings/images/$(name)/*.png)
 	$(BIN)/pecore search out/drawings.lance "$(SOUGHT)" --bundle $(DRAWINGS) --top 5 --save out/found.png
+	$(BIN)/pecore cluster out/drawings.lance --k 8 --save out/clusters.png
 
 # Everything that needs no GPU driver.
 test: $(READY)

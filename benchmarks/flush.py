@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from benchmarks.section import nines, table
 from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.timm_tower import preprocessing
 from pecore.convert.towers import build_tower
-from pecore.image import preprocess
 from pecore.rewrites import rewrite
 from pecore.validate.ablation_variants import TimmTower
 from pecore.validate.headroom import FP16_SMALLEST_NORMAL, STREAM_SCALES, fit_scales, scales_with
-from pecore.validate.photographs import photographs
+from pecore.validate.photographs import photographs, tower_inputs
 from pecore.validate.subnormal import subnormal_weights
 from pecore.variants import find
 
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--amplitudes", type=float, nargs="+", default=AMPLITUDES)
     options = parser.parse_args()
     variant = find(options.size)
-    images = [torch.from_numpy(preprocess(image, variant.image_size)) for _, image in photographs()][:3]
+    images = tower_inputs([photo for _, photo in photographs()][:3], variant.image_size, preprocessing(variant))
     rows = []
     for amplitude in options.amplitudes:
         model = build_tower(variant, synthetic_state_dict(variant, amplitude=amplitude))
