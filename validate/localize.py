@@ -41,7 +41,7 @@ class Step:
     """One op that computes something from the inputs.
 
     part: the block or other part of the network it belongs to ("Block 3"). name: its place in there ("attn.qkv").
-    path: the names of the torch modules (or scopes) that lead to it. last: the last op with that path.
+    path: the names of the torch modules (or scopes) that lead to it. last: that module ends with it.
     """
 
     op: Op
@@ -318,9 +318,14 @@ def steps(graph: Graph) -> list[Step]:
         starts = [ops[i - i % size] for i in range(len(ops))]
         parts = [(f"{first.name} (op {first.index}) on", 0) for first in starts]
     return [
-        Step(op, label, _step_name(op, path[depth:], label), path, path not in names[i + 1 :])
+        Step(op, label, _step_name(op, path[depth:], label), path, _leaves(path, names[i + 1 :]))
         for i, (op, path, (label, depth)) in enumerate(zip(ops, names, parts))
     ]
+
+
+def _leaves(path: tuple[str, ...], later: Sequence[tuple[str, ...]]) -> bool:
+    """Nothing that comes later belongs to the module at `path`, or to one inside it."""
+    return all(other[: len(path)] != path for other in later)
 
 
 def _exposable(tensor: Tensor) -> bool:

@@ -62,9 +62,9 @@ def test_b16_in_full_on_two_photographs(tmp_path):
     assert_resident(fp32, 0.9999999)
 
 
-@pytest.mark.parametrize("size", ["T16", "S16"])
-def test_small_towers_in_full(tmp_path, size):
-    assert_resident(*on_gpu(tmp_path, size), 0.9999)
+def test_t16_in_full(tmp_path):
+    """S16 has the same ops, and costs CI two minutes more: `benchmarks.family --bundles` has it."""
+    assert_resident(*on_gpu(tmp_path, "T16"), 0.9999)
 
 
 def test_l14_two_blocks(tmp_path):

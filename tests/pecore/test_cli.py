@@ -221,7 +221,7 @@ def test_inspect(run: Run, tiny_result: Conversion) -> None:
     code, out, _ = run("inspect", file, "--json")
     facts = json.loads(out)
     assert code == 0
-    assert (facts["ops"], facts["max_rank"], facts["findings"]) == (87, 4, [])
+    assert (facts["ops"], facts["max_rank"], facts["findings"]) == (95, 4, [])
     assert facts["bytes"] == file.stat().st_size
     assert sum(facts["ops_by_name"].values()) == facts["ops"]
     assert facts["inputs"][0].endswith(" float32 [1, 3, 64, 64]")
