@@ -300,10 +300,13 @@ def compare(reference: np.ndarray, actual: np.ndarray) -> Error:
 def steps(graph: Graph) -> list[Step]:
     """The ops that make float32 tensors of a fixed shape out of the inputs, in order, with their place in the network.
 
-    Parts are contiguous: an op whose name belongs to a part that is over goes with the part it stands in.
+    Parts are contiguous: an op whose name belongs to a part that is over goes with the part it stands in. A mean that is
+    subtracted at once from what it is the mean of is no step: where that has none (rewrites/norm.py), it is rounding.
     """
+    subtracted = {(op.inputs[1], op.inputs[0]) for op in graph.ops if op.name == "SUB"}
     constants = {o.index for op in graph.ops if all(t is None or t.constant for t in op.inputs) for o in op.outputs[:1]}
     ops = [op for op in graph.ops if op.outputs and op.outputs[0].index not in constants and _exposable(op.outputs[0])]
+    ops = [op for op in ops if op.name != "MEAN" or (op.outputs[0], op.inputs[0]) not in subtracted]
     paths = _paths([op.outputs[0].name for op in ops])
     parts: list[tuple[str, int]] = []  # label and length of the path that leads to the part
     over: set[str] = set()
