@@ -301,7 +301,7 @@ def steps(graph: Graph) -> list[Step]:
     """The ops that make float32 tensors of a fixed shape out of the inputs, in order, with their place in the network.
 
     Parts are contiguous: an op whose name belongs to a part that is over goes with the part it stands in. A mean that
-    is subtracted at once from what it is the mean of is no step: where that has none (rewrites/norm.py), it is rounding.
+    is at once subtracted from what it is the mean of is none: of a mean-free stream (rewrites/norm.py) it is rounding.
     """
     subtracted = {(op.inputs[1], op.inputs[0]) for op in graph.ops if op.name == "SUB"}
     constants = {o.index for op in graph.ops if all(t is None or t.constant for t in op.inputs) for o in op.outputs[:1]}
