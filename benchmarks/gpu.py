@@ -21,19 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks import results
 from benchmarks.dispatches import count
 from benchmarks.section import Section, nines, quartiles
 from benchmarks.workspace import FOLDER, GRAPHS, Workspace
 from pecore.console import progress
-from pecore.convert.tflite_files import write_fp16
 from pecore.errors import InputError
 from pecore.files import write_json
 from pecore.runtime import Model, open_model
 from pecore.timing import paired, ratio, spread
-from pecore.validate.ablation_variants import ROWS, ablated
+from pecore.validate.ablation_variants import ROWS
 from pecore.validate.gpu import NO_ADAPTER_REMEDY, Adapter, probe
 from pecore.validate.parity import compare
 from pecore.variants import find
@@ -53,15 +51,7 @@ NO_REAL_ADAPTER = "No real adapter was available to measure: there are no result
 
 def file_of(work: Workspace, name: str) -> Path:
     """The `.tflite` of one of `LABELS`, made when it is first asked for."""
-    if name in GRAPHS:
-        return work.file(name)
-    path = work.folder / f"{work.variant.artefact}_without_{name}.tflite"
-    if not path.exists():
-        made = path.with_name(f"making_{path.name}")
-        row = next(row for row in ROWS if row.name == name)
-        write_fp16(ablated(row, work.model, work.scales), torch.from_numpy(work.images[0]), made)
-        made.rename(path)
-    return path
+    return work.file(name) if name in GRAPHS else work.without(name)
 
 
 def workspace(size: str, quick: bool) -> Workspace:

@@ -15,16 +15,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-
 from benchmarks import results
 from benchmarks.dispatches import build_layer, count
 from benchmarks.section import Section
 from benchmarks.workspace import FOLDER, GRAPHS, Workspace
 from pecore.console import progress
-from pecore.convert.tflite_files import write_fp16
 from pecore.errors import InputError
-from pecore.validate.ablation_variants import ROWS, AblationRow, ablated
+from pecore.validate.ablation_variants import ROWS, AblationRow
 from pecore.validate.gpu import NO_ADAPTER_REMEDY, probe
 from pecore.validate.graph import read_graph
 from pecore.variants import Variant, find
@@ -61,22 +58,24 @@ def works(variant: Variant) -> list[Workspace]:
 
 def graphs(variant: Variant, log: Callable[[str], None]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each of `COMPARED` that the delegate takes something of."""
+    depths = works(variant)
     for name in COMPARED:
         log(f"{variant.size}: {GRAPHS[name]}")
-        yield name, whole_tower([counted(work.file(name)) for work in works(variant)], variant.depth)
+        yield name, whole_tower([counted(work.file(name)) for work in depths], variant.depth)
 
 
 def ablation(
     variant: Variant, rows: Sequence[AblationRow], log: Callable[[str], None]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row's tower in fp16."""
+    depths = works(variant)
     with TemporaryDirectory(prefix="pecore-kernels-") as folder:
         path = Path(folder, "tower.tflite")
         for row in rows:
             log(f"{variant.size}: {row.out}")
             points = []
-            for work in works(variant):
-                write_fp16(ablated(row, work.model, work.scales), torch.from_numpy(work.images[0]), path)
+            for work in depths:
+                work.write_without(row, path)
                 points.append(counted(path))
             yield row.name, whole_tower(points, variant.depth)
 

@@ -18,10 +18,11 @@ from pecore.convert.checkpoint import load
 from pecore.convert.export import export_tflite
 from pecore.convert.quantize import quantize
 from pecore.convert.synthetic import synthetic_state_dict
+from pecore.convert.tflite_files import write_fp16
 from pecore.convert.towers import build_tower
 from pecore.image import preprocess
 from pecore.rewrites.tower import Scales, rewrite
-from pecore.validate.ablation_variants import TimmTower
+from pecore.validate.ablation_variants import ROWS, AblationRow, TimmTower, ablated
 from pecore.validate.headroom import fit_scales
 from pecore.validate.photographs import photographs
 from pecore.variants import Variant
@@ -72,11 +73,23 @@ class Workspace:
     def file(self, name: str) -> Path:
         """The `.tflite` of one of `GRAPHS`, or `onnx`, `onnx-int8`: timm's tower as ONNX."""
         suffix = "onnx" if name.startswith("onnx") else "tflite"
-        path = self.folder / f"{self.variant.artefact}_{name}.{suffix}"
+        return self._kept(f"{name}.{suffix}", lambda path: self._make(name, path))
+
+    def without(self, name: str) -> Path:
+        """The `.tflite` of ours in fp16 with one rewrite taken out: the ablation's row of this name."""
+        row = next(row for row in ROWS if row.name == name)
+        return self._kept(f"without_{name}.tflite", lambda path: self.write_without(row, path))
+
+    def write_without(self, row: AblationRow, path: Path) -> None:
+        """The same, written to `path` whether it is there or not."""
+        write_fp16(ablated(row, self.model, self.scales), torch.from_numpy(self.images[0]), path)
+
+    def _kept(self, name: str, make: Callable[[Path], None]) -> Path:
+        path = self.folder / f"{self.variant.artefact}_{name}"
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             made = path.with_name(f"making_{path.name}")
-            self._make(name, made)
+            make(made)
             made.rename(path)
         return path
 

@@ -21,20 +21,9 @@ def test_a_layer_norm_has_the_form_that_is_one_kernel(tmp_path) -> None:
     path = tmp_path / "norm.tflite"
     for batch in (1, 2):
         norm = ScaledLayerNorm(1e-5, 1 / 32, centred=False)
-        export_tflite(_Image(norm), {"image": torch.randn(batch, 1, 5, 64)}, path)
+        export_tflite(norm, {"x": torch.randn(batch, 1, 5, 64)}, path)
         ops = read_graph(path).ops
         assert [op.name for op in ops] == FUSED
         assert [op.outputs[0].shape for op in ops if op.name == "MEAN"] == [(batch, 1, 5, 1)] * 2
         (eps,) = (t for op in ops if op.name == "ADD" for t in op.inputs if t is not None and t.constant)
         assert eps.value().size == 1
-
-
-class _Image(torch.nn.Module):
-    """Names the module's input as the exporter's signature has it."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.module(image)
