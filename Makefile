@@ -22,7 +22,7 @@ $(READY): requirements.lock pyproject.toml
 # of this package with its text side, which then names three drawings and finds one by words.
 DRAWINGS := out/pe_drawings_tiny_96
 SHOWN := taxi broom flamingo
-SOUGHT := a violin
+SOUGHT := a sunset
 demo: $(READY)
 	$(BIN)/python convert_pecore.py --size B16 --weights synthetic
 	$(BIN)/pecore labels --size B16 --weights synthetic --labels web_demo/labels.txt --out out/pe_core_base_224

@@ -27,6 +27,7 @@ def augmented(rgba: Tensor, size: int, strength: float, random: Generator) -> Te
     moved = functional.grid_sample(
         torch.cat([colour * alpha, alpha], 1), _places(n, size, 0.3 + 0.7 * strength, random), align_corners=False
     )
+    moved = torch.where(_chosen(n, 0.3 * strength, random), moved.flip(3), moved)
     premultiplied, alpha = moved[:, :3], moved[:, 3:]
     premultiplied = _recoloured(premultiplied, alpha, 0.5 * strength, random)
     image = premultiplied + (1 - alpha) * _grounds(n, 0.5 * strength, random)

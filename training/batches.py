@@ -27,12 +27,14 @@ DEVELOPMENT = "fxemoji"
 SMALL = 64
 SMALL_SHARE = 0.88
 """Pixels of the images in the first steps, and the share of those steps."""
-SEVERAL = 96
+SEVERAL = 56
 """Names of a batch with pictures in two styles each; `SINGLE` more have one picture."""
 STYLES = 2
-FEWEST = 3
+STRENGTH = 0.6
+"""Of the augmentation, in the end. At 1 a picture's own name was found for one training picture in eight."""
+FEWEST = 2
 """Pictures that a name has to have for the first kind."""
-SINGLE = 64
+SINGLE = 16
 TEMPLATES = (
     "{}",
     "{}",
@@ -59,11 +61,13 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images `[n, 3, size, size]`, ids `[m, length]` of m names' captions, and which of those each image shows."""
+    """Images `[n, 3, size, size]`, ids `[m, length]` of m names' captions, which of those each image shows, and the
+    m names' indices among all."""
 
     images: Tensor
     ids: Tensor
     targets: Tensor
+    names: Tensor
 
 
 def read_pictures(folder: Path, split: str, style: str | None = None, without: str | None = None) -> Pictures:
@@ -91,11 +95,14 @@ class Batches(IterableDataset):
     """Batch i of `steps`, from `first` on; which pictures, captions and augmentations follows from (seed, i).
 
     Most steps see small images, which take less than half the time; the last ones see `size`. Augmentation grows
-    stronger over the first half.
+    stronger over the first half, unless it is `full` from the start.
     """
 
-    def __init__(self, pictures: Pictures, size: int, seed: int, steps: int, first: int = 0) -> None:
+    def __init__(
+        self, pictures: Pictures, size: int, seed: int, steps: int, first: int = 0, full: bool = False
+    ) -> None:
         self.pictures, self.size, self.seed, self.first, self.steps = pictures, size, seed, first, steps
+        self.full = full
         of_name = defaultdict(list)
         for i, name in enumerate(pictures.name_of):
             of_name[name].append(i)
@@ -121,10 +128,11 @@ class Batches(IterableDataset):
             targets.extend([place] * len(some))
         generator = torch.Generator().manual_seed(int(random.integers(2**62)))
         size = SMALL if step < SMALL_SHARE * self.steps else self.size
-        images = augmented(self.pictures.pixels[chosen], size, min(1.0, 2 * step / self.steps), generator)
+        strength = STRENGTH * (1.0 if self.full else min(1.0, 2 * step / self.steps))
+        images = augmented(self.pictures.pixels[chosen], size, strength, generator)
         captions = [self.caption(name, random) for name in names]
         ids = token_ids(captions)
-        return Batch(images, ids, torch.tensor(targets))
+        return Batch(images, ids, torch.tensor(targets), torch.from_numpy(names))
 
     def caption(self, name: int, random: np.random.Generator) -> str:
         """The name in a template, in one of four with one or two of its keywords."""

@@ -10,6 +10,7 @@ import timm
 import torch
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pecore.convert.text_tower import pooled_text, text_config
 from pecore.variants import Variant
@@ -41,7 +42,7 @@ class Towers(nn.Module):
     def _unit(self, vectors: Tensor) -> Tensor:
         """While training without the batch's mean: else all vectors first fall together, and hundreds of steps pass
         until they part again. `settle` puts that mean into the towers."""
-        return nn.functional.normalize(vectors - vectors.mean(0) if self.training else vectors, dim=-1)
+        return functional.normalize(vectors - vectors.mean(0) if self.training else vectors, dim=-1)
 
     @property
     def scale(self) -> Tensor:
@@ -58,6 +59,18 @@ def settle(towers: Towers, images: Tensor, ids: Tensor) -> None:
     mean = torch.cat([pooled_text(text, part) for part in ids.split(CHUNK)]).mean(0)
     # The mean of the projected vectors is the projection of a mean: there is one, as the projection has full rank.
     text.ln_final.bias -= torch.linalg.lstsq(text.text_projection.T, mean).solution
+
+
+def read_checkpoint(towers: Towers, path: Path) -> None:
+    """What `write_checkpoint` wrote, into these towers."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(path)
+    for prefix, module in (("visual.trunk.", towers.visual), ("text.", towers.text)):
+        own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+        module.load_state_dict(module.state_dict() | own)
+    with torch.no_grad():
+        towers.log_scale.copy_(tensors["logit_scale"])
 
 
 def write_checkpoint(towers: Towers, path: Path) -> None:

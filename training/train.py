@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
@@ -23,10 +23,14 @@ from torch.utils.data import DataLoader
 from pecore.variants import find
 from training.augment import plain
 from training.batches import DEVELOPMENT, SIZE, Batch, Batches, Pictures, read_pictures, token_ids
-from training.towers import CHUNK, Towers, settle, write_checkpoint
+from training.towers import CHUNK, Towers, read_checkpoint, settle, write_checkpoint
 
 STATE = "state.pt"
 CHECKPOINT = "open_clip_model.safetensors"
+PROTOTYPE_NORM = 4.0
+"""With which prototypes start: their directions alone count, and the longer they are the slower they turn."""
+PROTOTYPE_SCALE = 20.0
+"""Of the cosines with prototypes: among thousands of names CLIP's own scale, which fits a batch's, tells too little."""
 SETTLING = 8
 """Batches whose mean embedding is folded into the towers (`towers.settle`)."""
 
@@ -54,19 +58,31 @@ class Plan:
 
 
 class Run:
-    """Towers, their running average and the optimizer."""
+    """Towers, their running average, a prototype of each name, and the optimizer. `start` is a checkpoint to go on
+    from with a new schedule."""
 
-    def __init__(self, pictures: Pictures, development: Pictures, plan: Plan, folder: Path, seed: int) -> None:
+    def __init__(
+        self, pictures: Pictures, development: Pictures, plan: Plan, folder: Path, seed: int, start: Path | None = None
+    ) -> None:
         torch.manual_seed(seed)
         self.variant = variant = find(SIZE)
         self.pictures, self.development = pictures, development
         self.plan, self.folder, self.seed = plan, folder, seed
         self.towers = Towers(variant)
+        self.prototypes = nn.Parameter(torch.randn(len(pictures.names), variant.embedding_dim))
+        if start:
+            read_checkpoint(self.towers, start)
+            self.prototypes.data = embedded(self.towers.eval(), pictures.names)
+        self.prototypes.data = PROTOTYPE_NORM * functional.normalize(self.prototypes.data, dim=-1)
+        self.warm = start is not None
         self.average = copy.deepcopy(self.towers).eval().requires_grad_(False)
         matrices = [p for p in self.towers.parameters() if p.ndim >= 2]
         others = [p for p in self.towers.parameters() if p.ndim < 2]
         self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": plan.decay}, {"params": others, "weight_decay": 0.0}],
+            [
+                {"params": matrices, "weight_decay": plan.decay},
+                {"params": [*others, self.prototypes], "weight_decay": 0.0},
+            ],
             betas=(0.9, 0.98),
             fused=True,
         )
@@ -77,7 +93,7 @@ class Run:
 
     def train(self) -> None:
         loader = DataLoader(
-            Batches(self.pictures, self.variant.image_size, self.seed, self.plan.steps, self.step),
+            Batches(self.pictures, self.variant.image_size, self.seed, self.plan.steps, self.step, self.warm),
             batch_size=None, num_workers=1, prefetch_factor=4,
         )  # fmt: skip
         started, first = time.monotonic(), self.step
@@ -118,12 +134,20 @@ class Run:
         return float(loss.detach())
 
     def loss(self, images: Tensor, texts: Tensor, batch: Batch) -> Tensor:
-        """CLIP's, both ways, where several images of the batch may be of one name: all of them are right."""
+        """CLIP's, both ways, where several images of the batch may be of one name: all of them are right. And each
+        image's and text's own among the prototypes of *all* names, which is where names that are easily confused meet;
+        images move the prototypes, texts follow them."""
         logits = self.towers.scale * images @ texts.T
         right = functional.one_hot(batch.targets, len(texts)).T.float()
         to_text = functional.cross_entropy(logits, batch.targets, label_smoothing=self.plan.smoothing)
         to_image = functional.cross_entropy(logits.T, right / right.sum(1, keepdim=True))
-        return (to_text + to_image) / 2
+        clip = (to_text + to_image) / 2
+        prototypes = functional.normalize(self.prototypes, dim=-1)
+        of_images = functional.cross_entropy(
+            PROTOTYPE_SCALE * images @ prototypes.T, batch.names[batch.targets], label_smoothing=self.plan.smoothing
+        )
+        of_texts = functional.cross_entropy(PROTOTYPE_SCALE * texts @ prototypes.detach().T, batch.names)
+        return clip + of_images + of_texts
 
     def settled(self) -> Towers:
         """The averaged towers, as they are evaluated."""
@@ -154,6 +178,7 @@ class Run:
             "step": self.step,
             "towers": self.towers.state_dict(),
             "average": self.average.state_dict(),
+            "prototypes": self.prototypes.data,
             "optimizer": self.optimizer.state_dict(),
         }
         torch.save(state, self.folder / f"{STATE}.partial")
@@ -163,6 +188,7 @@ class Run:
         self.step = state["step"]
         self.towers.load_state_dict(state["towers"])
         self.average.load_state_dict(state["average"])
+        self.prototypes.data.copy_(state["prototypes"])
         self.optimizer.load_state_dict(state["optimizer"])
         print(f"going on from step {self.step}", flush=True)
 
@@ -178,6 +204,8 @@ def main() -> None:
     parser.add_argument("pictures", type=Path, help="the folder that training.pictures made")
     parser.add_argument("--out", type=Path, required=True, help="folder for the state and the checkpoint")
     parser.add_argument("--steps", type=int, default=Plan.steps)
+    parser.add_argument("--rate", type=float, default=Plan.rate)
+    parser.add_argument("--start", type=Path, help="a checkpoint to go on from, with a new schedule")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--float32", action="store_true", help="no bfloat16: for CPUs that have no instructions for it")
@@ -185,9 +213,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     pictures = read_pictures(args.pictures, "train", without=DEVELOPMENT)
     print(f"{len(pictures.pixels)} pictures of {len(pictures.names)} names", flush=True)
-    plan = Plan(steps=args.steps, bf16=not args.float32)
+    plan = Plan(steps=args.steps, rate=args.rate, bf16=not args.float32)
     development = read_pictures(args.pictures, "train", style=DEVELOPMENT)
-    Run(pictures, development, plan, args.out, args.seed).train()
+    Run(pictures, development, plan, args.out, args.seed, args.start).train()
 
 
 if __name__ == "__main__":

@@ -56,15 +56,16 @@ def assert_resident(check: Check, correlation: float) -> None:
 
 
 def test_b16_in_full_on_two_photographs(tmp_path):
-    fp16, fp32 = on_gpu(tmp_path, "B16", ("fp16", "fp32"), samples=2)
+    (fp16,) = on_gpu(tmp_path, "B16", samples=2)
     assert fp16.figures["ops"] <= 550
     assert_resident(fp16, 0.99995)
-    assert_resident(fp32, 0.9999999)
 
 
 def test_t16_in_full(tmp_path):
     """S16 has the same ops, and costs CI two minutes more: `benchmarks.family --bundles` has it."""
-    assert_resident(*on_gpu(tmp_path, "T16"), 0.9999)
+    fp16, fp32 = on_gpu(tmp_path, "T16", ("fp16", "fp32"))
+    assert_resident(fp16, 0.9999)
+    assert_resident(fp32, 0.9999999)
 
 
 def test_l14_two_blocks(tmp_path):
@@ -72,8 +73,8 @@ def test_l14_two_blocks(tmp_path):
 
 
 def test_g14_two_blocks(tmp_path):
-    """At 224 pixels instead of 448: the same ops on a quarter of the tokens, which a software driver gets through."""
-    assert_resident(*on_gpu(tmp_path, "G14", depth=2, image_size=224), 0.9999)
+    """At 112 pixels instead of 448: the same ops on a sixteenth of the tokens, which a software driver gets through."""
+    assert_resident(*on_gpu(tmp_path, "G14", depth=2, image_size=112), 0.9999)
 
 
 @pytest.mark.parametrize(
@@ -89,5 +90,6 @@ def test_large_amplitudes(tmp_path, size, amplitude, reduced):
     assert_resident(*on_gpu(tmp_path, size, amplitude=amplitude, **reduced), 0.9999)
 
 
-def test_int8_b16_in_full(tmp_path):
-    assert_resident(*on_gpu(tmp_path, "B16", precision="int8"), 0.999)
+def test_int8_b16_four_blocks(tmp_path):
+    """The rest are the same ops again: `convert_pecore.py --size B16 --precision int8` puts them all through."""
+    assert_resident(*on_gpu(tmp_path, "B16", precision="int8", depth=4), 0.999)

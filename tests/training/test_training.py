@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import functional
 
 from pecore.convert.checkpoint import load
 from pecore.variants import find
@@ -70,6 +71,13 @@ def test_a_batch_follows_from_seed_and_number(pictures: Pictures) -> None:
     assert not torch.equal(first.images, reseeded.images)
     assert len(first.ids) == 6
     assert first.targets.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 5]
+    assert first.names.unique().numel() == 6
+
+
+def test_augmentation_grows_or_is_full_from_the_start(pictures: Pictures) -> None:
+    growing, full = ([Batches(pictures, 64, 0, 10, full=f).batch(i).images for i in (0, 8)] for f in (False, True))
+    assert not torch.equal(growing[0], full[0])
+    assert torch.equal(growing[1], full[1])
 
 
 def test_small_images_first(pictures: Pictures) -> None:
@@ -106,7 +114,8 @@ def one_thread() -> Iterator[None]:
 
 
 def states(run: Run) -> dict[str, Tensor]:
-    return {f"{of}.{key}": t for of in ("towers", "average") for key, t in getattr(run, of).state_dict().items()}
+    towers = {f"{of}.{key}": t for of in ("towers", "average") for key, t in getattr(run, of).state_dict().items()}
+    return towers | {"prototypes": run.prototypes.data}
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -129,6 +138,32 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(pictures: Pictures, tmp_
     later.train()
     found, expected = states(later), states(whole)
     assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_a_run_starts_from_a_checkpoint(pictures: Pictures, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    first, path = Towers(find(SIZE)), tmp_path / "first.safetensors"
+    write_checkpoint(first, path)
+    run = Run(pictures, pictures, Plan(steps=1, bf16=False), tmp_path / "run", 1, path)
+    expected, found = first.state_dict(), run.towers.state_dict()
+    assert all(torch.equal(found[key], expected[key].half().float()) for key in expected if key != "log_scale")
+    assert math.isclose(float(run.towers.scale.detach()), float(first.scale.detach()), rel_tol=1e-3)
+    with torch.no_grad():
+        assert torch.equal(run.prototypes.argsort(1), train.embedded(run.towers, pictures.names).argsort(1))
+
+
+def test_a_picture_is_told_from_every_name(pictures: Pictures, tmp_path: Path) -> None:
+    """The loss pulls a picture's own prototype towards it, and pushes those of names that the batch lacks."""
+    run = Run(pictures, pictures, Plan(steps=10, bf16=False), tmp_path, 0)
+    batch = Batches(pictures, 96, 0, 10).batch(0)
+    images, texts = (functional.normalize(torch.randn(len(of), 512), dim=-1) for of in (batch.targets, batch.ids))
+    run.loss(images, texts, batch).backward()
+    slopes = run.prototypes.grad
+    absent = [name for name in range(len(pictures.names)) if name not in batch.names.tolist()]
+    assert absent
+    assert all((slopes[absent] * images.sum(0)).sum(1) > 0)
+    one = batch.names[batch.targets[-1]]
+    assert (slopes[one] * images[-1]).sum() < 0
 
 
 def test_the_rate_warms_up_and_falls_to_a_hundredth() -> None:
