@@ -23,8 +23,8 @@ from pecore.variants import find
 
 VARIANT = find("drawings-T16")
 DRAWINGS = Path(__file__).parents[1] / "drawings"
-TOP1, TOP5 = 0.34, 0.62
-"""0.36 and 0.645 were measured; a few pictures of 200 less, because kernels differ between CPUs."""
+TOP1, TOP5 = 0.36, 0.62
+"""0.38 and 0.645 were measured; a few pictures of 200 less, because kernels differ between CPUs."""
 
 
 def test_the_file() -> None:
