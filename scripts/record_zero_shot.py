@@ -1,7 +1,8 @@
 """Record a bundle's zero-shot classification, for the implementations to replay: same outputs in, same top-1 out.
 
-    python scripts/record_zero_shot.py tests/zero_shot/NAME BUNDLE PICTURES
+    python scripts/record_zero_shot.py tests/zero_shot/drawings build/web/trained/bundle tests/drawings/images
 
+The folder to write, a bundle with both towers (that one is what the page is tested with, `make web`), and PICTURES.
 PICTURES has a folder for every label. What is written: `recording.json` (labels, template, the prompts' ids, and for
 every picture its label and Python's top-1), `prompts.f32` and `images.f32` (what the towers answered, a float32 row
 each), and `tokenizer.json`, cut down to the prompts. Without arguments it writes `tests/zero_shot/made_up`: T16's text
