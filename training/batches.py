@@ -30,11 +30,11 @@ SMALL_SHARE = 0.88
 SEVERAL = 56
 """Names of a batch with pictures in two styles each; `SINGLE` more have one picture."""
 STYLES = 2
-STRENGTH = 0.6
-"""Of the augmentation, in the end. At 1 a picture's own name was found for one training picture in eight."""
 FEWEST = 2
 """Pictures that a name has to have for the first kind."""
 SINGLE = 16
+STRENGTH = 0.6
+"""Of the augmentation, in the end. At 1 a picture's own name was found for one training picture in eight."""
 TEMPLATES = (
     "{}",
     "{}",
