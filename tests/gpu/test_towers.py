@@ -73,8 +73,8 @@ def test_l14_two_blocks(tmp_path):
 
 
 def test_g14_two_blocks(tmp_path):
-    """At 112 pixels instead of 448: the same ops on a sixteenth of the tokens, which a software driver gets through."""
-    assert_resident(*on_gpu(tmp_path, "G14", depth=2, image_size=112), 0.9999)
+    """At 224 pixels instead of 448: the same ops on a quarter of the tokens, which a software driver gets through."""
+    assert_resident(*on_gpu(tmp_path, "G14", depth=2, image_size=224), 0.9999)
 
 
 @pytest.mark.parametrize(
