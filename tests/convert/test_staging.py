@@ -241,7 +241,10 @@ with staging(Path(sys.argv[1])) as staged:
 
 def _ended_by(number: int, target: Path, ignoring: bool = False) -> tuple[int, list[str]]:
     """A child that is in the middle of a bundle gets a signal: its exit code, and what lies beside the target."""
-    script = f"import signal; signal.signal({number}, signal.SIG_IGN)\n{CHILD}" if ignoring else CHILD
+    # Set either way: what a job in the background ignores, its children ignore too.
+    handler = "SIG_IGN" if ignoring else "default_int_handler" if number == signal.SIGINT else "SIG_DFL"
+    start = "" if number == signal.SIGKILL else f"import signal; signal.signal({number}, signal.{handler})"
+    script = f"{start}\n{CHILD}"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", script, str(target)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child:
