@@ -12,7 +12,8 @@ from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pecore.convert.text_tower import pooled_text, text_config
+from pecore.convert.checkpoint import load
+from pecore.convert.text_tower import load_text, pooled_text, text_config
 from pecore.variants import Variant
 
 FIRST_SCALE = 1 / 0.07
@@ -61,16 +62,16 @@ def settle(towers: Towers, images: Tensor, ids: Tensor) -> None:
     text.ln_final.bias -= torch.linalg.lstsq(text.text_projection.T, mean).solution
 
 
-def read_checkpoint(towers: Towers, path: Path) -> None:
-    """What `write_checkpoint` wrote, into these towers."""
-    from safetensors.torch import load_file
+def read_checkpoint(towers: Towers, variant: Variant, path: Path) -> None:
+    """What `write_checkpoint` wrote, into these towers.
 
-    tensors = load_file(path)
-    for prefix, module in (("visual.trunk.", towers.visual), ("text.", towers.text)):
-        own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-        module.load_state_dict(module.state_dict() | own)
-    with torch.no_grad():
-        towers.log_scale.copy_(tensors["logit_scale"])
+    Raises:
+        InputError: whatever can't be read, or does not fit.
+    """
+    towers.visual.load_state_dict(load(variant, path).state_dict)
+    text = load_text(variant, path)
+    towers.text.load_state_dict(text.state_dict)
+    nn.init.constant_(towers.log_scale, math.log(text.logit_scale))
 
 
 def write_checkpoint(towers: Towers, path: Path) -> None:

@@ -71,7 +71,7 @@ class Run:
         self.towers = Towers(variant)
         self.prototypes = nn.Parameter(torch.randn(len(pictures.names), variant.embedding_dim))
         if start:
-            read_checkpoint(self.towers, start)
+            read_checkpoint(self.towers, variant, start)
             self.prototypes.data = embedded(self.towers.eval(), pictures.names)
         self.prototypes.data = PROTOTYPE_NORM * functional.normalize(self.prototypes.data, dim=-1)
         self.warm = start is not None
